@@ -1,0 +1,1 @@
+"""Speech tokens to waveform: chunk schedule, flow, vocoder."""

@@ -1,0 +1,1 @@
+"""Text and reference voices to model inputs."""

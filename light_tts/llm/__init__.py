@@ -1,0 +1,1 @@
+"""Speech-token generation: sequences, sampling, batched stepping."""

@@ -1,0 +1,1 @@
+"""The neural networks, as pure modules that load the released checkpoints."""

@@ -1,0 +1,1 @@
+"""HiFT vocoder: mel spectrogram to waveform."""

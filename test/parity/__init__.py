@@ -1,0 +1,1 @@
+"""Recorded reference numbers, run through this project's code."""
