@@ -31,8 +31,12 @@ class ReferenceQuirks:
     bistream_starts_before_text: bool = False
     """CosyVoice3 starts to speak before any text has arrived if there is no prompt speech."""
 
+    bistream_one_block_per_piece: bool = False
+    """Each piece of text that arrives starts one block of speech at most, however much text it brings."""
+
     v3_min_len_ignored: bool = False
-    """CosyVoice3's minimum length masks the wrong id, so it is not enforced."""
+    """The minimum length masks id V only: that is not CosyVoice3's eos, so it is not enforced there, and
+    CosyVoice2's other two stop ids still end a sequence."""
 
     control_tokens_in_text: bool = False
     """`<|...|>` in user text is read as control tokens and switches normalisation off."""

@@ -1,0 +1,79 @@
+"""The language model from text tokens to speech tokens."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from light_tts.models.config import SpeechLMConfig
+from light_tts.models.kv_cache import ForwardBatch, KVCache
+from light_tts.models.qwen2 import Qwen2Model
+
+
+class SpeechLM(nn.Module):
+    """Qwen2 with an embedding and a head for speech tokens.
+
+    Checkpoint keys: `llm.model.model.*` (Qwen2), `speech_embedding`, `llm_decoder`, and in version 2
+    `llm_embedding` (rows sos, task_id). The checkpoint's `llm.model.lm_head` is a copy of `embed_tokens` that
+    nothing reads; it is not a parameter here.
+    """
+
+    def __init__(self, cfg: SpeechLMConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        hidden, num_ids = cfg.qwen.hidden_size, cfg.speech_token_size + cfg.num_extra_ids
+        self.llm = nn.ModuleDict({"model": nn.ModuleDict({"model": Qwen2Model(cfg.qwen)})})
+        self.speech_embedding = nn.Embedding(num_ids, hidden)
+        self.llm_embedding = nn.Embedding(2, hidden) if cfg.version == 2 else None
+        self.llm_decoder = nn.Linear(hidden, num_ids, bias=cfg.version == 2)
+
+    @property
+    def qwen(self) -> Qwen2Model:
+        return cast(Qwen2Model, cast(nn.ModuleDict, self.llm["model"])["model"])
+
+    @property
+    def device(self) -> torch.device:
+        return self.speech_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.speech_embedding.weight.dtype
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """(N,) text token ids to (N, hidden)."""
+        return self.qwen.embed_tokens(ids)
+
+    def embed_speech(self, ids: Tensor) -> Tensor:
+        """(N,) speech token ids to (N, hidden)."""
+        return self.speech_embedding(ids)
+
+    def embed_special(self, name: Literal["sos", "task_id"]) -> Tensor:
+        """(1, hidden). Version 3 keeps these two among the speech tokens' extra rows."""
+        if self.llm_embedding is not None:
+            return self.llm_embedding.weight[0 if name == "sos" else 1][None]
+        row = self.cfg.speech_token_size + (0 if name == "sos" else 2)
+        return self.speech_embedding.weight[row][None]
+
+    def forward(self, inputs_embeds: Tensor, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
+        """One pass over the new tokens of several sequences.
+
+        inputs_embeds: (N, hidden), packed as `batch` says
+        cache: holds earlier tokens and gains the new ones; None where `batch` holds whole sequences
+        Returns (N, hidden) after the final norm.
+        """
+        return self.qwen(inputs_embeds, batch, cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(M, hidden) to (M, speech_token_size + num_extra_ids), float32."""
+        return self.llm_decoder(hidden).float()
+
+    def new_cache(self, num_slots: int) -> KVCache:
+        """An empty KV cache on the model's device and in its dtype."""
+        return KVCache(self.cfg.qwen, num_slots, self.device, self.dtype)
+
+    def prepare(self) -> SpeechLM:
+        """Make inference faster without changing its results. Call when weights, device and dtype stand."""
+        self.qwen.fuse()
+        return self
