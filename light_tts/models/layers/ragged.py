@@ -1,6 +1,6 @@
 """Batches of streams that differ in how much they have heard and how much arrives now.
 
-Time axis of one call, row b:  past (right-aligned, left-padded to `max_past`) | new (left-aligned, right-padded).
+Time axis of one call, row b: past (right-aligned, left-padded to max_past) | new (left-aligned, right-padded)
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Frames:
 
         Padded queries see the first valid key only, so that no softmax row is empty.
         """
-        if self.uniform and (self.chunk == 0 or self.max_past + self.num_new <= self.chunk):
+        last = self.max_past + self.num_new - 1
+        if self.uniform and (self.chunk == 0 or self.max_past // self.chunk == last // self.chunk):
             return None
         past, new = self.past_lens.cpu()[:, None], self.new_lens.cpu()[:, None]
         query = past + torch.arange(self.num_new)  # (B, Tq) absolute
