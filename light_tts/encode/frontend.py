@@ -1,0 +1,159 @@
+"""Request text to token ids, in segments: what the encode stage hands to the language model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from light_tts.encode.special_tokens import END_OF_PROMPT
+from light_tts.encode.text import TextNormaliser
+from light_tts.encode.tokenizer import TextTokenizer
+from light_tts.errors import EmptyText, InvalidInput, TextTooLong
+from light_tts.quirks import ReferenceQuirks
+
+SYSTEM_PROMPT = f"You are a helpful assistant.{END_OF_PROMPT}"
+"""What CosyVoice3 was trained to find before every transcript."""
+
+_ROLE = SYSTEM_PROMPT.removesuffix(END_OF_PROMPT)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of the text that is spoken in one go."""
+
+    text: str
+    token_ids: list[int]
+
+
+class TextFrontend:
+    """Text of requests to token ids. Safe to share by threads."""
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        version: int,
+        quirks: ReferenceQuirks,
+        normalise: bool = True,
+        *,
+        max_chars: int = 10_000,
+        max_segment_tokens: int = 160,
+    ) -> None:
+        """version: 2 or 3; normalise: read numbers, signs and abbreviations in words; max_chars: longest text of one
+        request; max_segment_tokens: longest segment, about 30 s of speech."""
+        self._tokenizer = tokenizer
+        self._version = version
+        self._controls_in_text = quirks.control_tokens_in_text
+        self._max_chars = max_chars
+        self._normaliser = TextNormaliser(
+            self._count_tokens, quirks, enabled=normalise, max_segment_tokens=max_segment_tokens
+        )
+
+    def warm_up(self) -> None:
+        """Load dictionaries and grammars now, rather than with the first request."""
+        self.segments("5 things, 20mol, 你好")
+
+    def segments(
+        self, text: str, language: str | None = None, *, with_prefix: bool = False, allow_tags: bool = False
+    ) -> list[Segment]:
+        """Segments of `text` with their ids, each at least one.
+
+        language: "zh", "en" or another code, by default what the text looks like. with_prefix: every segment begins
+        with the system prompt (CosyVoice3 without a transcript of the prompt speech). allow_tags: delivery tags such as
+        [breath] act; otherwise they are text. Raises TextTooLong or EmptyText.
+        """
+        self._check_length("text", text)
+        prefix: list[int] = []
+        if with_prefix and self._version == 3 and not (self._controls_in_text and END_OF_PROMPT in text):
+            text = text.removeprefix(SYSTEM_PROMPT)
+            prefix = self._encode_system_prompt()
+        parts = self._normaliser.split(text, language, self._tags(allow_tags))
+        encoded = [(part, self._encode(part, allow_tags)) for part in parts]
+        segments = [Segment(part, prefix + ids) for part, ids in encoded if ids]
+        if not segments:
+            raise EmptyText(
+                "text holds nothing that can be spoken: no letters or digits that the model knows"
+            )
+        return segments
+
+    def prompt_ids(self, prompt_text: str, language: str | None = None) -> list[int]:
+        """Ids of the transcript of the prompt speech, in one piece.
+
+        CosyVoice3 gets its system prompt before it, unless prompt_text begins with one that ends in
+        `<|endofprompt|>`. Raises TextTooLong, or InvalidInput if that occurs twice.
+        """
+        self._check_length("prompt_text", prompt_text)
+        if self._version == 2:
+            return self._encode(self._normaliser.normalise(prompt_text, language), False)
+        if self._controls_in_text and END_OF_PROMPT in prompt_text:
+            return self._encode(prompt_text, False)
+        system, transcript = self._split_at_end_of_prompt("prompt_text", prompt_text)
+        start = (
+            self._encode_system_prompt()
+            if system is None
+            else self._tokenizer.encode(system) + self._end_of_prompt()
+        )
+        return start + self._encode(self._normaliser.normalise(transcript, language), False)
+
+    def instruct_ids(self, instruct_text: str) -> list[int]:
+        """Ids of an instruction, closed by `<|endofprompt|>`, which the text may hold once or not at all.
+
+        CosyVoice3's instructions follow "You are a helpful assistant."; that is put first where it is missing.
+
+        Raises TextTooLong, EmptyText, or InvalidInput if the model takes no instructions.
+        """
+        self._check_length("instruct_text", instruct_text)
+        instruction, rest = self._split_at_end_of_prompt("instruct_text", instruct_text)
+        if instruction is None:
+            instruction, rest = rest, ""
+        if not instruction.strip():
+            raise EmptyText("instruct_text is empty")
+        if self._version == 3 and not self._controls_in_text and not instruction.startswith(_ROLE):
+            instruction = f"{_ROLE} {instruction}"
+        return self._tokenizer.encode(instruction) + self._end_of_prompt() + self._tokenizer.encode(rest)
+
+    def piece_ids(
+        self, text_piece: str, language: str | None = None, *, first: bool = False, allow_tags: bool = False
+    ) -> list[int]:
+        """Ids of a piece of text that arrives bit by bit; may be empty.
+
+        Pieces hold whole words (see PieceBuffer). first: no text came before, so the piece does not begin with a pause.
+        Raises TextTooLong.
+        """
+        self._check_length("text", text_piece)
+        piece = self._normaliser.normalise_piece(text_piece, language, self._tags(allow_tags))
+        return self._encode(piece, allow_tags, continues=not first)
+
+    def _encode(self, text: str, allow_tags: bool, continues: bool = False) -> list[int]:
+        return self._tokenizer.encode(
+            text,
+            allow_control=self._controls_in_text,
+            allow_tags=allow_tags or self._controls_in_text,
+            continues=continues,
+        )
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self._encode(text, False))
+
+    def _tags(self, allow_tags: bool) -> re.Pattern[str] | None:
+        return self._tokenizer.honoured(allow_tags=allow_tags)
+
+    def _check_length(self, field: str, text: str) -> None:
+        if len(text) > self._max_chars:
+            raise TextTooLong(f"{field} has {len(text)} characters, the limit is {self._max_chars}")
+
+    def _split_at_end_of_prompt(self, field: str, text: str) -> tuple[str | None, str]:
+        """What stands before and after `<|endofprompt|>`; (None, text) without one."""
+        count = text.count(END_OF_PROMPT)
+        if count > 1:
+            raise InvalidInput(f"{field} holds {END_OF_PROMPT} {count} times, at most 1 is allowed")
+        before, mark, after = text.partition(END_OF_PROMPT)
+        return (before, after) if mark else (None, text)
+
+    def _end_of_prompt(self) -> list[int]:
+        token_id = self._tokenizer.end_of_prompt_id
+        if token_id is None:
+            raise InvalidInput(f"this model takes no instructions: its tokenizer has no {END_OF_PROMPT}")
+        return [token_id]
+
+    def _encode_system_prompt(self) -> list[int]:
+        return self._tokenizer.encode(SYSTEM_PROMPT, allow_control=True)
