@@ -12,7 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 # Leaves that say how a recording was made, not what came out.
-PROVENANCE = {"note", "how", "torch", "transformers", "numpy", "reference_commit", "matcha_commit", "reference_patch"}
+PROVENANCE = {
+    "note",
+    "how",
+    "torch",
+    "transformers",
+    "numpy",
+    "reference_commit",
+    "matcha_commit",
+    "reference_patch",
+}
 
 
 class Recording:
@@ -79,7 +88,9 @@ class Recording:
                 errors.append(f"{name}: json says {listed[name]}, file has {actual}")
             if "tensors" in self._json and name not in listed:
                 errors.append(f"{name}: not listed in the json")
-        errors += [f"{name}: listed in the json, not in the file" for name in listed if name not in self._tensors]
+        errors += [
+            f"{name}: listed in the json, not in the file" for name in listed if name not in self._tensors
+        ]
         return errors
 
     def unused(self) -> list[str]:

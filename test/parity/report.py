@@ -33,7 +33,13 @@ class Report:
     rows: list[Row] = field(default_factory=list)
 
     def close(
-        self, case: str, tensor: str, actual: Tensor, expected: Tensor, tolerance: float, rms: float | None = None
+        self,
+        case: str,
+        tensor: str,
+        actual: Tensor,
+        expected: Tensor,
+        tolerance: float,
+        rms: float | None = None,
     ) -> None:
         """Compare by largest absolute difference, and by RMS error over the expected RMS if `rms` is given."""
         if tuple(actual.shape) != tuple(expected.shape):
@@ -44,8 +50,14 @@ class Report:
         largest = float(error.abs().max()) if error.numel() else 0.0
         passed, shown, limit = largest <= tolerance, f"{largest:.2e}", f"{tolerance:g}"
         if rms is not None:
-            share = float(error.square().mean().sqrt() / expected.double().square().mean().sqrt().clamp(min=1e-12))
-            passed, shown, limit = passed and share <= rms, f"{shown} rms {share:.2%}", f"{limit} rms {rms:.0%}"
+            share = float(
+                error.square().mean().sqrt() / expected.double().square().mean().sqrt().clamp(min=1e-12)
+            )
+            passed, shown, limit = (
+                passed and share <= rms,
+                f"{shown} rms {share:.2%}",
+                f"{limit} rms {rms:.0%}",
+            )
         self.rows.append(Row(case, tensor, shown, limit, passed))  # NaN compares false: it fails
 
     def equal(self, case: str, tensor: str, actual: object, expected: object) -> None:
@@ -66,7 +78,9 @@ class Report:
 
 def _plain(value: object) -> object:
     if isinstance(value, Tensor):
-        return value.detach().cpu().to(torch.int64).tolist() if not value.is_floating_point() else value.tolist()
+        return (
+            value.detach().cpu().to(torch.int64).tolist() if not value.is_floating_point() else value.tolist()
+        )
     if isinstance(value, (tuple, range)):
         return list(value)
     return value

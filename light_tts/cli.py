@@ -1,0 +1,218 @@
+"""`light-tts say | voices | bench | doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from light_tts.errors import InvalidInput, LightTTSError
+
+if TYPE_CHECKING:
+    from light_tts.request import SynthesisRequest
+    from light_tts.synthesizer import LightTTS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="light-tts", description="Text to speech with CosyVoice2-type models."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    say = commands.add_parser("say", help="speak a text, a batch of jobs, or a recording in another voice")
+    _add_model_options(say)
+    _add_say_options(say)
+    voices = commands.add_parser("voices", help="list the voices of a model")
+    _add_model_options(voices)
+    bench = commands.add_parser("bench", help="measure load time, RTF, time to first audio and memory")
+    _add_model_options(bench)
+    bench.add_argument("--repeats", type=int, default=3, help="runs of each measurement (default 3)")
+    bench.add_argument("--text", help="speak this in place of the built-in sentences")
+    bench.add_argument("--json", type=Path, help="also write the figures to this file")
+    bench.add_argument("--profile", action="store_true", help="also show the operators that take the time")
+    doctor = commands.add_parser("doctor", help="check a model directory and this machine")
+    doctor.add_argument("model_dir", nargs="?", type=Path, help="default: the bundled voice")
+    doctor.add_argument("--verbose", action="store_true", help="name every key, not the first few")
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model_dir",
+        "--model-dir",
+        type=Path,
+        help="CosyVoice2/3 model directory (default: the bundled voice)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+
+
+def _add_say_options(say: argparse.ArgumentParser) -> None:
+    say.add_argument("text", nargs="?", help='what to say; "-" reads standard input')
+    say.add_argument("-o", "--output", type=Path, help="WAV file; with --batch a folder")
+    say.add_argument("--voice", help="name of a voice (see `light-tts voices`)")
+    say.add_argument("--prompt-audio", type=Path, help="recording of the voice to speak with, 0.5-30 s")
+    say.add_argument("--prompt-text", help="what the recording says; omit it to take the voice only")
+    say.add_argument("--instruct", help="how to speak, in words the model was trained on")
+    say.add_argument("--seed", type=int, help="same seed, same audio")
+    say.add_argument("--speed", type=float, default=1.0, help="0.5-2.0, pitch kept (default 1)")
+    say.add_argument(
+        "--stream", action="store_true", help="synthesise chunk by chunk; prints time to first audio"
+    )
+    say.add_argument(
+        "--tags", action="store_true", help="honour delivery tags such as [laughter] in the text"
+    )
+    say.add_argument("--convert", type=Path, metavar="WAV", help="speak this recording's words in the voice")
+    say.add_argument(
+        "--batch", type=Path, metavar="JOBS", help="JSON lines: id, text, lang, prompt_wav, prompt_text"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    console = Console(stderr=True)
+    options = _parser().parse_args(arguments)
+    try:
+        match options.command:
+            case "say":
+                return _say(options, console)
+            case "voices":
+                return _voices(options)
+            case "bench":
+                return _bench(options)
+            case _:
+                return _doctor(options)
+    except LightTTSError as error:
+        console.print(f"light-tts: {error.code}: {error}", style="red", markup=False)
+        return 2 if isinstance(error, InvalidInput) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _load(options: argparse.Namespace) -> LightTTS:
+    from light_tts.synthesizer import LightTTS  # imports torch: only when a model is needed
+
+    return LightTTS(options.model_dir, options.device, dtype=options.dtype, num_threads=options.threads)
+
+
+def _say(options: argparse.Namespace, console: Console) -> int:
+    if options.output is None:
+        raise InvalidInput("say where the audio goes: -o FILE.wav (with --batch: -o FOLDER)")
+    if sum(value is not None for value in (options.text, options.convert, options.batch)) != 1:
+        raise InvalidInput("give exactly one of TEXT, --convert WAV and --batch JOBS")
+    for path in (options.convert, options.batch, options.prompt_audio):
+        if path is not None and not path.is_file():
+            raise InvalidInput(f"no such file: {path}")
+    if options.batch:
+        return _say_batch(options, console)
+    if options.convert:
+        return _convert(options, console)
+    return _say_text(options, console)
+
+
+def _say_batch(options: argparse.Namespace, console: Console) -> int:
+    from light_tts.say import run_batch
+
+    failed = run_batch(
+        _load(options),
+        options.batch,
+        options.output,
+        stream=options.stream,
+        seed=options.seed,
+        console=console,
+    )
+    console.print(
+        f"wrote {options.output / 'manifest.jsonl'}" + (f", {failed} jobs failed" if failed else "")
+    )
+    return 1 if failed else 0
+
+
+def _request(options: argparse.Namespace, text: str) -> SynthesisRequest:
+    from light_tts.request import SynthesisRequest
+
+    return SynthesisRequest(
+        text=text,
+        voice=options.voice,
+        prompt_audio=options.prompt_audio,
+        prompt_text=options.prompt_text,
+        instruct_text=options.instruct,
+        seed=options.seed,
+        speed=options.speed,
+        allow_tags=options.tags,
+    )
+
+
+def _say_text(options: argparse.Namespace, console: Console) -> int:
+    from light_tts.say import speak
+
+    text = sys.stdin.read() if options.text == "-" else options.text
+    request = _request(options, text)  # wrong options are told before the model loads
+    audio, timing = speak(_load(options), request, stream=options.stream)
+    audio.save(options.output)
+    first = f", first audio after {timing.first_s * 1000:.0f} ms" if options.stream else ""
+    console.print(
+        f"{options.output}: {audio.duration_s:.2f} s of audio in {timing.total_s:.2f} s, RTF {timing.rtf:.3f}{first}"
+    )
+    return 0
+
+
+def _convert(options: argparse.Namespace, console: Console) -> int:
+    import time
+
+    request = replace(_request(options, ""), text="")
+    engine = _load(options)
+    start = time.perf_counter()
+    audio = engine.convert(
+        options.convert,
+        voice=request.voice,
+        prompt_audio=request.prompt_audio,
+        speed=request.speed,
+        seed=request.seed,
+    )
+    audio.save(options.output)
+    seconds = time.perf_counter() - start
+    console.print(f"{options.output}: {audio.duration_s:.2f} s of audio in {seconds:.2f} s")
+    return 0
+
+
+def _voices(options: argparse.Namespace) -> int:
+    table = Table("name", "language", "kind", "description")
+    for voice in _load(options).voices():
+        table.add_row(voice.name, voice.language or "-", voice.kind, voice.description or "")
+    Console().print(table)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from light_tts.bench import measure, show
+
+    figures = measure(
+        options.model_dir,
+        options.device,
+        options.dtype,
+        options.threads,
+        options.repeats,
+        profile=options.profile,
+    )
+    show(figures, Console())
+    if options.json:
+        options.json.write_text(json.dumps(figures.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from light_tts.doctor import run
+
+    return run(options.model_dir, Console(), verbose=options.verbose)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

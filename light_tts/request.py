@@ -1,0 +1,88 @@
+"""What a caller asks for: one value, checked once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from light_tts.audio import Audio
+from light_tts.errors import InvalidInput
+
+MIN_SPEED, MAX_SPEED = 0.5, 2.0
+MAX_SEED = 2**63 - 1
+
+AudioSource = Path | str | bytes | Audio
+
+
+class RequestOptions(TypedDict, total=False):
+    """The fields of `SynthesisRequest` besides the text, as keyword arguments."""
+
+    voice: str | None
+    prompt_audio: AudioSource | None
+    prompt_text: str | None
+    instruct_text: str | None
+    seed: int | None
+    speed: float
+    temperature: float
+    top_p: float | None
+    top_k: int | None
+    normalise: bool
+    allow_tags: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthesisRequest:
+    """One utterance. Without `voice` and `prompt_audio` the model's default voice for the text's language speaks.
+
+    voice: name of a registered voice
+    prompt_audio: reference recording of 0.5-30 s (path, encoded bytes, or Audio)
+    prompt_text: its transcript; without one the voice is cloned without its words (cross-lingual mode)
+    instruct_text: how to speak ("用四川话说"), instead of a transcript
+    seed: same seed and inputs, same audio; None draws one
+    speed: 0.5-2.0, pitch kept
+    temperature, top_p, top_k: sampling; None takes the model's
+    allow_tags: honour delivery tags such as [laughter] in the text
+    """
+
+    text: str
+    voice: str | None = None
+    prompt_audio: AudioSource | None = None
+    prompt_text: str | None = None
+    instruct_text: str | None = None
+    seed: int | None = None
+    speed: float = 1.0
+    temperature: float = 1.0
+    top_p: float | None = None
+    top_k: int | None = None
+    normalise: bool = True
+    allow_tags: bool = False
+
+    def __post_init__(self) -> None:
+        check_speed(self.speed)
+        check_range("temperature", self.temperature, 0.0, 5.0, open_low=True)
+        if self.top_p is not None:
+            check_range("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        if self.top_k is not None:
+            check_range("top_k", self.top_k, 1, 10_000)
+        if self.seed is not None:
+            check_range("seed", self.seed, 0, MAX_SEED)
+        if self.voice is not None and self.prompt_audio is not None:
+            raise InvalidInput("give voice or prompt_audio, not both")
+        if self.prompt_text is not None and self.prompt_audio is None:
+            raise InvalidInput("prompt_text is the transcript of prompt_audio, which is missing")
+        if self.instruct_text is not None and self.prompt_text is not None:
+            raise InvalidInput("give instruct_text or prompt_text, not both")
+
+
+def check_speed(speed: float) -> None:
+    """Raises InvalidInput unless `speed` is within the limits."""
+    check_range("speed", speed, MIN_SPEED, MAX_SPEED)
+
+
+def check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    """Raises InvalidInput, naming the field, the value and the limits."""
+    if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+        bracket = "(" if open_low else "["
+        raise InvalidInput(f"{name} is {value}, allowed is {bracket}{low}, {high}]")
