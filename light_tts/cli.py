@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from light_tts.errors import InvalidInput, LightTTSError
+from light_tts.threads import calm_thread_waits
 
 if TYPE_CHECKING:
     from light_tts.request import SynthesisRequest
@@ -77,6 +78,7 @@ def _add_say_options(say: argparse.ArgumentParser) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
+    calm_thread_waits()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     console = Console(stderr=True)
     options = _parser().parse_args(arguments)

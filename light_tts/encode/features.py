@@ -1,4 +1,4 @@
-"""What the models hear: three spectral views of a recording.
+"""What the models hear: three spectral views of a recording, or of a batch of equally long ones, on any device.
 
 The order and the precision of the operations are the reference's: rounding errors of quiet bins
 grow by a factor of 1000.
@@ -46,69 +46,79 @@ class PromptFeatures:
 def prompt_mel(samples: Tensor, config: MelConfig) -> Tensor:
     """Natural-log magnitude mel of the vocoder's rate.
 
-    samples: (n,) float32 at config.sampling_rate, n > (n_fft - hop_size) / 2
-    Returns (n // hop_size, num_mels) float32 (one frame less when the padding does not fill it).
+    samples: (..., n) float32 at config.sampling_rate, n > (n_fft - hop_size) / 2
+    Returns (..., n // hop_size, num_mels) float32 (one frame less when the padding does not fill it).
     """
     pad = (config.n_fft - config.hop_size) // 2
-    padded = F.pad(samples[None], (pad, pad), mode="reflect")[0]
+    padded = F.pad(samples.reshape(-1, samples.shape[-1]), (pad, pad), mode="reflect")
     spectrum = torch.stft(
         padded,
         config.n_fft,
         config.hop_size,
         config.win_size,
-        window=torch.hann_window(config.win_size),
+        window=torch.hann_window(config.win_size, device=samples.device),
         center=False,
         return_complex=True,
     )
     magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
     highest = config.fmax if config.fmax is not None else config.sampling_rate / 2
-    bank = slaney_mel_bank(config.sampling_rate, config.n_fft, config.num_mels, config.fmin, highest)
-    mel: Tensor = bank @ magnitude
-    return mel.clamp(min=1e-5).log().T.contiguous()
+    bank = slaney_mel_bank(
+        config.sampling_rate, config.n_fft, config.num_mels, config.fmin, highest, samples.device
+    )
+    mel = (bank @ magnitude).clamp(min=1e-5).log().transpose(1, 2)
+    return mel.reshape(*samples.shape[:-1], *mel.shape[1:]).contiguous()
 
 
-def whisper_log_mel(samples: Tensor, num_mels: int = WHISPER_MELS) -> Tensor:
+def whisper_log_mel(
+    samples: Tensor, num_mels: int = WHISPER_MELS, num_frames: Tensor | None = None
+) -> Tensor:
     """Whisper's log-mel: log10 power, at most 8 decades below its maximum, scaled to about [-1, 1].
 
-    samples: (n,) float32 at 16 kHz, n > 200
-    Returns (num_mels, n // 160) float32.
+    samples: (n,) or (B, n) float32 at 16 kHz, n > 200
+    num_frames: (B,) of the recordings of a padded batch; frames beyond are as silent as can be
+    Returns (num_mels, n // 160) or (B, num_mels, n // 160) float32.
     """
-    window = torch.hann_window(_WHISPER_FFT)
+    window = torch.hann_window(_WHISPER_FFT, device=samples.device)
     spectrum = torch.stft(samples, _WHISPER_FFT, _WHISPER_HOP, window=window, return_complex=True)
-    power = spectrum[:, :-1].abs().square()
-    bank = slaney_mel_bank(SPEECH_RATE_HZ, _WHISPER_FFT, num_mels, 0.0, SPEECH_RATE_HZ / 2)
+    power = spectrum[..., :-1].abs().square()
+    bank = slaney_mel_bank(SPEECH_RATE_HZ, _WHISPER_FFT, num_mels, 0.0, SPEECH_RATE_HZ / 2, samples.device)
     mel: Tensor = bank @ power
     log_mel = mel.clamp(min=1e-10).log10()
-    log_mel = torch.maximum(log_mel, log_mel.max() - 8.0)
+    if num_frames is not None:
+        beyond = torch.arange(log_mel.shape[2], device=samples.device) >= num_frames[:, None]
+        log_mel = log_mel.masked_fill(beyond[:, None], -10.0)
+    log_mel = torch.maximum(log_mel, log_mel.amax((-2, -1), keepdim=True) - 8.0)
     return (log_mel + 4.0) / 4.0
 
 
 def kaldi_fbank(samples: Tensor, num_mels: int = FBANK_MELS) -> Tensor:
     """Kaldi's log filter-bank energies with its defaults, without dither.
 
-    samples: (n,) float32 at 16 kHz in [-1, 1], n >= 400
-    Returns (1 + (n - 400) // 160, num_mels) float32.
+    samples: (..., n) float32 at 16 kHz in [-1, 1], n >= 400
+    Returns (..., 1 + (n - 400) // 160, num_mels) float32.
     """
-    frames = samples.unfold(0, _FBANK_WINDOW, _FBANK_HOP)
-    frames = frames - frames.mean(dim=1, keepdim=True)
-    previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
-    povey = torch.hann_window(_FBANK_WINDOW, periodic=False).pow(0.85)
+    frames = samples.unfold(-1, _FBANK_WINDOW, _FBANK_HOP)
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+    povey = torch.hann_window(_FBANK_WINDOW, periodic=False, device=samples.device).pow(0.85)
     frames = (frames - 0.97 * previous) * povey
     power = torch.fft.rfft(frames, n=_FBANK_FFT).abs().square()
-    energy: Tensor = power @ _kaldi_mel_bank(num_mels).T
+    energy: Tensor = power @ _kaldi_mel_bank(num_mels, samples.device).T
     return energy.clamp(min=_FBANK_FLOOR).log()
 
 
 def speaker_fbank(samples: Tensor) -> Tensor:
-    """`kaldi_fbank` minus its mean over time: the speaker encoder's input, (T, 80)."""
+    """`kaldi_fbank` minus its mean over time: the speaker encoder's input, (..., T, 80)."""
     fbank = kaldi_fbank(samples)
-    return fbank - fbank.mean(dim=0, keepdim=True)
+    return fbank - fbank.mean(dim=-2, keepdim=True)
 
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # the cached tensor must also serve a training step
-def slaney_mel_bank(sample_rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float) -> Tensor:
-    """(num_mels, n_fft / 2 + 1) float32 triangular filters of equal area on Slaney's mel scale.
+def slaney_mel_bank(
+    sample_rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float, device: torch.device | None = None
+) -> Tensor:
+    """(num_mels, n_fft / 2 + 1) float32 triangular filters of equal area on Slaney's mel scale, by default on the CPU.
 
     The scale is linear (200/3 Hz per mel) up to 1000 Hz and logarithmic (27 mels per factor 6.4) above.
     """
@@ -120,15 +130,16 @@ def slaney_mel_bank(sample_rate: int, n_fft: int, num_mels: int, fmin: float, fm
     triangles = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(
         min=0.0
     )
-    return (triangles * (2.0 / (right - left))).float()
+    return (triangles * (2.0 / (right - left))).float().to(device)
 
 
 def _hz_to_mel(hertz: float) -> float:
     return 15.0 + 27.0 * math.log(hertz / 1000.0) / math.log(6.4) if hertz >= 1000.0 else hertz * 3.0 / 200.0
 
 
-@lru_cache(maxsize=2)
-def _kaldi_mel_bank(num_mels: int) -> Tensor:
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _kaldi_mel_bank(num_mels: int, device: torch.device) -> Tensor:
     """(num_mels, 257) float32 filters, triangular in mel = 1127 ln(1 + f / 700), zero at Nyquist."""
     low, high = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (_FBANK_LOWEST_HZ, SPEECH_RATE_HZ / 2))
     width = (high - low) / (num_mels + 1)
@@ -139,4 +150,4 @@ def _kaldi_mel_bank(num_mels: int) -> Tensor:
     triangles = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(
         min=0.0
     )
-    return F.pad(triangles, (0, 1))
+    return F.pad(triangles, (0, 1)).to(device)

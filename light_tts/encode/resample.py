@@ -16,8 +16,8 @@ _PHASES_PER_BLOCK = 256
 def resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:
     """Band-limited interpolation of `samples` at the times of the new rate.
 
-    samples: (n,) float32
-    Returns (ceil(n * to_hz / from_hz),) float32.
+    samples: (..., n) float32, on any device
+    Returns (..., ceil(n * to_hz / from_hz)) float32.
 
     Output i lies at input position i * from_hz / to_hz. With the rates reduced to step : phases, positions
     repeat their fractional part every `phases` outputs, so that each phase is one strided convolution with
@@ -30,18 +30,20 @@ def resample(samples: Tensor, from_hz: int, to_hz: int) -> Tensor:
     divisor = math.gcd(from_hz, to_hz)
     step, phases = from_hz // divisor, to_hz // divisor
     half_width = math.ceil(_ZERO_CROSSINGS * step / (min(step, phases) * _ROLLOFF))
-    num_out = -(-len(samples) * phases // step)
+    num_samples = samples.shape[-1]
+    num_out = -(-num_samples * phases // step)
     num_frames = -(-num_out // phases)
-    right = max(0, num_frames * step - len(samples)) + half_width + 1
-    padded = F.pad(samples, (half_width, right))[None, None]
+    right = max(0, num_frames * step - num_samples) + half_width + 1
+    padded = F.pad(samples.reshape(-1, 1, num_samples), (half_width, right))
     blocks = []
     for first in range(0, phases, _PHASES_PER_BLOCK):
         block = range(first, min(first + _PHASES_PER_BLOCK, phases))
         start = first * step // phases  # input position below the block's first output
-        kernel = _kernel(block, start, half_width, step, phases).to(samples.dtype)
+        kernel = _kernel(block, start, half_width, step, phases).to(samples)
         stop = start + (num_frames - 1) * step + kernel.shape[-1]
-        blocks.append(F.conv1d(padded[..., start:stop], kernel[:, None], stride=step)[0])
-    return torch.cat(blocks).T.reshape(-1)[:num_out]
+        blocks.append(F.conv1d(padded[..., start:stop], kernel[:, None], stride=step))
+    resampled = torch.cat(blocks, dim=1).transpose(1, 2).flatten(1)[:, :num_out]
+    return resampled.reshape(*samples.shape[:-1], num_out)
 
 
 def _kernel(block: range, start: int, half_width: int, step: int, phases: int) -> Tensor:

@@ -99,6 +99,10 @@ class Engine:
         self._next_id = 0
 
     @property
+    def device(self) -> torch.device:
+        return self._model.device
+
+    @property
     def num_waiting(self) -> int:
         return len(self._waiting)
 

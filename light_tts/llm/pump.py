@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent
 from light_tts.llm.request import SequenceRequest
+from light_tts.threads import single_threaded
 from light_tts.timing import StageTimes
 
 
@@ -14,6 +17,9 @@ class EnginePump:
 
     def __init__(self, engine: Engine, times: StageTimes | None = None) -> None:
         self._engine = engine
+        self._threads: Callable[[], AbstractContextManager[None]] = (
+            single_threaded if engine.device.type == "cpu" else nullcontext
+        )
         self._times = times or StageTimes()
         self._lock = threading.Lock()
         self._inbox: dict[int, list[Event]] = {}
@@ -45,7 +51,7 @@ class EnginePump:
 
     def step(self) -> bool:
         """Generate one token for every sequence that can go on; False if none could."""
-        with self._lock, self._times.measure("llm"):
+        with self._lock, self._times.measure("llm"), self._threads():
             if self._engine.is_idle():
                 return False
             for event in self._engine.step():
