@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +54,24 @@ class Audio:
         return self._int16().tobytes()
 
     def save(self, path: Path | str) -> None:
-        """Write a 16-bit WAV file, whatever the name ends in."""
-        soundfile.write(path, self._int16(), self.sample_rate_hz, subtype="PCM_16", format="WAV")
+        """Write a 16-bit WAV file, whatever the name ends in. Raises OSError.
+
+        Whoever reads it, and whenever this is interrupted, finds the whole file or the one that was there before.
+        """
+        wav = io.BytesIO()
+        soundfile.write(wav, self._int16(), self.sample_rate_hz, subtype="PCM_16", format="WAV")
+        target = Path(path).resolve()
+        if target.exists() and not target.is_file():  # a device or pipe cannot be replaced
+            target.write_bytes(wav.getvalue())
+            return
+        part = target.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            part.write_bytes(wav.getvalue())
+            part.replace(target)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        finally:
+            part.unlink(missing_ok=True)
 
     def _int16(self) -> NDArray[np.int16]:
         # 32768, not 32767: what was decoded from 16 bits comes back unchanged.

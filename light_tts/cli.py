@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ def _add_say_options(say: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Entry point; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     calm_thread_waits()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     console = Console(stderr=True)
@@ -93,10 +93,19 @@ def main(arguments: list[str] | None = None) -> int:
             case _:
                 return _doctor(options)
     except LightTTSError as error:
-        console.print(f"light-tts: {error.code}: {error}", style="red", markup=False)
+        _tell(console, f"light-tts: {error.code}: {error}", style="red")
         return 2 if isinstance(error, InvalidInput) else 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _tell(console, f"light-tts: {where}{error.strerror or error}", style="red")
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _tell(console: Console, line: str, style: str | None = None) -> None:
+    """One line, never wrapped: it is searched and copied."""
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _load(options: argparse.Namespace) -> LightTTS:
@@ -112,12 +121,55 @@ def _say(options: argparse.Namespace, console: Console) -> int:
         raise InvalidInput("give exactly one of TEXT, --convert WAV and --batch JOBS")
     for path in (options.convert, options.batch, options.prompt_audio):
         if path is not None and not path.is_file():
-            raise InvalidInput(f"no such file: {path}")
+            raise InvalidInput(f"{path} does not exist or is no regular file")
+    _refuse_what_would_be_ignored(options)
+    if options.batch is None:
+        _check_output("-o", options.output)
+    elif options.output.exists() and not options.output.is_dir():
+        raise InvalidInput(f"-o {options.output} is a file; with --batch it must be a folder")
     if options.batch:
         return _say_batch(options, console)
     if options.convert:
         return _convert(options, console)
     return _say_text(options, console)
+
+
+def _refuse_what_would_be_ignored(options: argparse.Namespace) -> None:
+    ways_of_text = {
+        "--instruct": options.instruct,
+        "--prompt-text": options.prompt_text,
+        "--tags": options.tags,
+    }
+    if options.batch is not None:
+        of_jobs = {"--voice": options.voice, "--prompt-audio": options.prompt_audio}
+        unread = ways_of_text | of_jobs | {"--speed": options.speed != 1.0}
+        used, advice = "--batch", "; the jobs say it line by line"
+    elif options.convert is not None:
+        unread, used, advice = ways_of_text | {"--stream": options.stream}, "--convert", ""
+    else:
+        return
+    given = [flag for flag, value in unread.items() if value not in (None, False)]
+    if given:
+        raise InvalidInput(f"{', '.join(given)} cannot be used with {used}{advice}")
+
+
+def _check_output(flag: str, output: Path) -> None:
+    """Before any work is done for nothing."""
+    if output.is_dir():
+        raise InvalidInput(f"{flag} {output} is a folder, it must be a file")
+    if not output.parent.is_dir():
+        raise InvalidInput(f"{flag} {output}: the folder {output.parent} does not exist")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise InvalidInput(f"{flag} {output} cannot be written: permission denied")
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"standard input is not UTF-8 text: byte {error.start} is no part of it"
+        ) from error
 
 
 def _say_batch(options: argparse.Namespace, console: Console) -> int:
@@ -131,8 +183,8 @@ def _say_batch(options: argparse.Namespace, console: Console) -> int:
         seed=options.seed,
         console=console,
     )
-    console.print(
-        f"wrote {options.output / 'manifest.jsonl'}" + (f", {failed} jobs failed" if failed else "")
+    _tell(
+        console, f"wrote {options.output / 'manifest.jsonl'}" + (f", {failed} jobs failed" if failed else "")
     )
     return 1 if failed else 0
 
@@ -155,21 +207,20 @@ def _request(options: argparse.Namespace, text: str) -> SynthesisRequest:
 def _say_text(options: argparse.Namespace, console: Console) -> int:
     from light_tts.say import speak
 
-    text = sys.stdin.read() if options.text == "-" else options.text
+    text = _standard_input() if options.text == "-" else options.text
     request = _request(options, text)  # wrong options are told before the model loads
     audio, timing = speak(_load(options), request, stream=options.stream)
     audio.save(options.output)
     first = f", first audio after {timing.first_s * 1000:.0f} ms" if options.stream else ""
-    console.print(
-        f"{options.output}: {audio.duration_s:.2f} s of audio in {timing.total_s:.2f} s, RTF {timing.rtf:.3f}{first}"
-    )
+    seconds = f"{audio.duration_s:.2f} s of audio in {timing.total_s:.2f} s"
+    _tell(console, f"{options.output}: {seconds}, RTF {timing.rtf:.3f}{first}")
     return 0
 
 
 def _convert(options: argparse.Namespace, console: Console) -> int:
     import time
 
-    request = replace(_request(options, ""), text="")
+    request = _request(options, "")
     engine = _load(options)
     start = time.perf_counter()
     audio = engine.convert(
@@ -181,7 +232,7 @@ def _convert(options: argparse.Namespace, console: Console) -> int:
     )
     audio.save(options.output)
     seconds = time.perf_counter() - start
-    console.print(f"{options.output}: {audio.duration_s:.2f} s of audio in {seconds:.2f} s")
+    _tell(console, f"{options.output}: {audio.duration_s:.2f} s of audio in {seconds:.2f} s")
     return 0
 
 
@@ -195,7 +246,11 @@ def _voices(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from light_tts.bench import measure, show
+    from light_tts.request import check_range
 
+    check_range("--repeats", options.repeats, 1, 1000, whole=True)
+    if options.json is not None:
+        _check_output("--json", options.json)
     figures = measure(
         options.model_dir,
         options.device,
@@ -203,6 +258,7 @@ def _bench(options: argparse.Namespace) -> int:
         options.threads,
         options.repeats,
         profile=options.profile,
+        text=options.text,
     )
     show(figures, Console())
     if options.json:

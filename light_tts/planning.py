@@ -49,6 +49,7 @@ class Plan:
     segments: tuple[PlannedSegment, ...]
     speed: float
     sampling: SamplingParams
+    frontend: TextFrontend
 
 
 class Planner:
@@ -77,20 +78,24 @@ class Planner:
         with self._times.measure("text"):
             instruct = self._instruct_ids(request)
             with_prefix = instruct is None and not self._speaks_zero_shot(request)
-            frontend = self._frontend if request.normalise else self._verbatim
+            frontend = self._frontend_of(request)
             texts = frontend.segments(request.text, with_prefix=with_prefix, allow_tags=request.allow_tags)
         voice = self._voice(request, instruct)
         sampling = self._sampling_of(request)
         segments = tuple(
             self._segment(tuple(text.token_ids), voice, sampling, number) for number, text in enumerate(texts)
         )
-        return Plan(voice, segments, request.speed, sampling)
+        return Plan(voice, segments, request.speed, sampling, frontend)
 
     def plan_open(self, request: SynthesisRequest) -> Plan:
-        """A plan whose text arrives later; see `open_segment`."""
-        return Plan(
-            self._voice(request, self._instruct_ids(request)), (), request.speed, self._sampling_of(request)
-        )
+        """A plan whose text arrives later; see `open_segment`. Raises InvalidInput and its kinds."""
+        if request.allow_tags:
+            raise InvalidInput("allow_tags cannot be had where text arrives in pieces: they may cut a tag")
+        voice = self._voice(request, self._instruct_ids(request))
+        if not voice.prompt_text:
+            voice = replace(voice, prompt_text=tuple(self._frontend.prefix_ids()))
+        sampling, frontend = self._sampling_of(request), self._frontend_of(request)
+        return Plan(voice, (), request.speed, sampling, frontend)
 
     @staticmethod
     def ends_sequence(text: str, num_tokens: int) -> bool:
@@ -104,7 +109,8 @@ class Planner:
         """The next sequence of a plan whose text arrives in pieces."""
         return self._segment((), plan.voice, plan.sampling, number, max_text_tokens=2 * _MAX_PIECE_TOKENS)
 
-    def piece_ids(self, text: str, *, so_far: str) -> tuple[int, ...]:
+    @staticmethod
+    def piece_ids(plan: Plan, text: str, *, so_far: str) -> tuple[int, ...]:
         """Ids of text that arrived in pieces and is complete up to here.
 
         so_far: what came before in the same sequence; it tells in which language a lone number is to be read
@@ -113,7 +119,8 @@ class Planner:
         text = text.lstrip() if first else text
         if not text.strip():
             return ()
-        return tuple(self._frontend.piece_ids(text, language_of(so_far + text), first=first))
+        language = language_of(so_far + text)
+        return tuple(plan.frontend.piece_ids(text, language, first=first))
 
     def conversion_voice(self, voice: str | None, prompt_audio: AudioSource | None) -> PlannedVoice:
         """The target of a voice conversion: nothing is trimmed, as in the reference."""
@@ -128,7 +135,10 @@ class Planner:
 
     def seed(self, seed: int | None) -> int:
         """`seed`, or a fresh one."""
-        return secrets.randbelow(MAX_SEED) if seed is None else seed
+        return secrets.randbelow(MAX_SEED) if seed is None else int(seed)
+
+    def _frontend_of(self, request: SynthesisRequest) -> TextFrontend:
+        return self._frontend if request.normalise else self._verbatim
 
     def _instruct_ids(self, request: SynthesisRequest) -> tuple[int, ...] | None:
         if request.instruct_text is None:

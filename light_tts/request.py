@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
+
+import numpy as np
 
 from light_tts.audio import Audio
 from light_tts.errors import InvalidInput
@@ -60,14 +61,19 @@ class SynthesisRequest:
     allow_tags: bool = False
 
     def __post_init__(self) -> None:
+        _check_text("text", self.text)
+        optional = {"voice": self.voice, "prompt_text": self.prompt_text, "instruct_text": self.instruct_text}
+        for name, value in optional.items():
+            if value is not None:
+                _check_text(name, value)
+        check_audio_source("prompt_audio", self.prompt_audio)
         check_speed(self.speed)
         check_range("temperature", self.temperature, 0.0, 5.0, open_low=True)
         if self.top_p is not None:
             check_range("top_p", self.top_p, 0.0, 1.0, open_low=True)
         if self.top_k is not None:
-            check_range("top_k", self.top_k, 1, 10_000)
-        if self.seed is not None:
-            check_range("seed", self.seed, 0, MAX_SEED)
+            check_range("top_k", self.top_k, 1, 10_000, whole=True)
+        check_seed(self.seed)
         if self.voice is not None and self.prompt_audio is not None:
             raise InvalidInput("give voice or prompt_audio, not both")
         if self.prompt_text is not None and self.prompt_audio is None:
@@ -81,8 +87,37 @@ def check_speed(speed: float) -> None:
     check_range("speed", speed, MIN_SPEED, MAX_SPEED)
 
 
-def check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+def check_seed(seed: int | None) -> None:
+    """Raises InvalidInput unless `seed` is None or within the limits."""
+    if seed is not None:
+        check_range("seed", seed, 0, MAX_SEED, whole=True)
+
+
+def check_range(
+    name: str, value: object, low: float, high: float, *, open_low: bool = False, whole: bool = False
+) -> None:
     """Raises InvalidInput, naming the field, the value and the limits."""
-    if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise InvalidInput(f"{name} is {value!r}, it must be {'an integer' if whole else 'a number'}")
+    if not low <= value <= high or (open_low and value == low):  # NaN is in no range
         bracket = "(" if open_low else "["
         raise InvalidInput(f"{name} is {value}, allowed is {bracket}{low}, {high}]")
+
+
+def check_audio_source(name: str, value: object) -> None:
+    """Raises InvalidInput unless `value` is an AudioSource or None."""
+    if not isinstance(value, Path | str | bytes | Audio | None):
+        kind = type(value).__name__
+        raise InvalidInput(f"{name} is a {kind}, it must be a path, the bytes of a file, or Audio")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is a {type(value).__name__}, it must be a string")
+    try:
+        value.encode("utf-8")
+    except (
+        UnicodeEncodeError
+    ) as error:  # from bytes that were no text, or from JSON with half of a surrogate pair
+        raise InvalidInput(f"{name} is no text: its character {error.start} is half a character") from error

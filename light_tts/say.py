@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import time
@@ -55,7 +56,8 @@ def speak(engine: LightTTS, request: SynthesisRequest, *, stream: bool) -> tuple
 
 def read_jobs(path: Path) -> Iterator[tuple[int, dict[str, object] | LightTTSError]]:
     """(line number, job) for every non-empty line; a line that is no job gives the error instead."""
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    # Not `splitlines`: JSON text may hold characters that it takes for ends of lines.
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -64,10 +66,10 @@ def read_jobs(path: Path) -> Iterator[tuple[int, dict[str, object] | LightTTSErr
             yield number, error
 
 
-def _parse_job(line: str) -> dict[str, object]:
+def _parse_job(line: bytes) -> dict[str, object]:
     try:
-        job = json.loads(line)
-    except json.JSONDecodeError as error:
+        job = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # also of encodings and of huge numbers
         raise InvalidInput(f"not JSON: {error}") from error
     if not isinstance(job, dict) or not isinstance(job.get("text"), str):
         raise InvalidInput('a job is a JSON object with a string "text"')
@@ -81,11 +83,11 @@ def _parse_job(line: str) -> dict[str, object]:
 def job_request(job: dict[str, object], folder: Path) -> SynthesisRequest:
     """The request of one job; `prompt_wav` is relative to `folder`, where the jobs file lies."""
     wav = job.get("prompt_wav")
-    for name in ("voice", "prompt_wav", "prompt_text", "instruct_text"):
+    for name in ("lang", "voice", "prompt_wav", "prompt_text", "instruct_text"):
         if not isinstance(job.get(name), (str, type(None))):
             raise InvalidInput(f'"{name}" is {job[name]!r}, it must be a string')
     seed, speed = job.get("seed"), job.get("speed", 1.0)
-    if not isinstance(seed, (int, type(None))) or not isinstance(speed, (int, float)):
+    if not isinstance(seed, int | None) or not isinstance(speed, int | float):
         raise InvalidInput(f'"seed" must be an integer and "speed" a number, not {seed!r} and {speed!r}')
     return SynthesisRequest(
         text=str(job["text"]),
@@ -94,7 +96,7 @@ def job_request(job: dict[str, object], folder: Path) -> SynthesisRequest:
         prompt_text=_text(job, "prompt_text") if wav else None,
         instruct_text=_text(job, "instruct_text"),
         seed=seed,
-        speed=float(speed),
+        speed=speed,
     )
 
 
@@ -111,9 +113,12 @@ def run_batch(
     A bad line is reported and skipped. The manifest has one line per written file: wav, text, lang, prompt_wav,
     gen_s (seconds of work), rtf, first_s (seconds to the first chunk).
     """
-    out.mkdir(parents=True, exist_ok=True)
     jobs = list(read_jobs(jobs_file))
+    if not jobs:
+        raise InvalidInput(f"{jobs_file} holds no jobs, one JSON object a line")
+    out.mkdir(parents=True, exist_ok=True)
     failed = 0
+    used: set[str] = set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         (out / "manifest.jsonl").open("w", encoding="utf-8") as manifest,
@@ -124,14 +129,23 @@ def run_batch(
             try:
                 if isinstance(job, LightTTSError):
                     raise job
+                _take_id(str(job["id"]), used)
                 line = _run_job(engine, job, jobs_file.parent, out, stream=stream, seed=seed)
                 manifest.write(json.dumps(line, ensure_ascii=False) + "\n")
                 manifest.flush()
             except LightTTSError as error:
                 failed += 1
-                console.print(f"{jobs_file.name}:{number}: {error.code}: {error}", style="red", markup=False)
+                text = f"{jobs_file.name}:{number}: {error.code}: {error}"
+                console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
             bar.advance(task)
     return failed
+
+
+def _take_id(job_id: str, used: set[str]) -> None:
+    """Raises InvalidInput for an id that an earlier line has: its file would be overwritten."""
+    if job_id.lower() in used:  # some file systems do not tell case
+        raise InvalidInput(f'"id" is {job_id!r}, which an earlier line has')
+    used.add(job_id.lower())
 
 
 def _run_job(

@@ -26,11 +26,19 @@ from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent, Toke
 from light_tts.llm.pump import EnginePump
 from light_tts.models.bundled import resolve_model_dir
 from light_tts.models.flow.flow_state import FlowState
-from light_tts.models.loader import load_models
+from light_tts.models.loader import device_of, dtype_of, load_models
 from light_tts.models.vocoder.source_noise import SourceNoise
 from light_tts.planning import Plan, Planner
 from light_tts.quirks import ReferenceQuirks
-from light_tts.request import AudioSource, RequestOptions, SynthesisRequest, check_speed
+from light_tts.request import (
+    AudioSource,
+    RequestOptions,
+    SynthesisRequest,
+    check_audio_source,
+    check_seed,
+    check_speed,
+)
+from light_tts.threads import use_threads
 from light_tts.timing import StageTimes
 
 PREFILLED_VOICES = 4  # the flow's share of a voice takes tens of megabytes
@@ -62,12 +70,12 @@ class LightTTS:
         pool_size_tokens: int = 32_768,
         cache_capacity: int = 50,
     ) -> None:
+        where, number_type = device_of(device), dtype_of(dtype)
         if num_threads is not None:
-            torch.set_num_threads(num_threads)
+            use_threads(num_threads)
         folder = resolve_model_dir(model_dir)
-        where = _device(device)
         quirks = quirks or ReferenceQuirks()
-        models = load_models(folder, where, _dtype(dtype))
+        models = load_models(folder, where, number_type)
         models.speech_lm.prepare()
         config = models.config
         tokenizer = TextTokenizer.from_model_dir(folder / "CosyVoice-BlankEN", config.version)
@@ -158,6 +166,9 @@ class LightTTS:
     ) -> Audio:
         """Voice conversion: the words and timing of a recording (at most 30 s), in another voice."""
         check_speed(speed)
+        check_seed(seed)
+        check_audio_source("source", source)
+        check_audio_source("prompt_audio", prompt_audio)
         target = self._planner.conversion_voice(voice, prompt_audio)
         tokens = self._encoder.tokenize_source(self._catalog.decode(source))
         noise = SourceNoise.seeded(self._planner.seed(seed))
@@ -237,10 +248,10 @@ class LightTTS:
                     piece = next(arriving, None)
                     ended = piece is None
                     released = buffer.flush() if piece is None else buffer.push(piece)
-                    ids = self._planner.piece_ids(released, so_far=text)
+                    ids = self._planner.piece_ids(plan, released, so_far=text)
                     self._pump.append_text(sequence_id, ids)
                     text, num_tokens = text + released, num_tokens + len(ids)
-                    while not ended and self._pump.step():
+                    while not ended and self._pump.step(sequence_id):
                         self._collect(sequence_id, stream)
                         yield from self._ready(stream)
                 self._pump.end_text(sequence_id)
@@ -283,19 +294,3 @@ def _tokens(events: Sequence[Event]) -> Tensor | LightTTSError:
         return last.error
     tokens = [event.token for event in events if isinstance(event, TokenEvent)]
     return torch.tensor(tokens) if tokens else GenerationFailed("the model ended the speech before it began")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
-def _dtype(name: str) -> torch.dtype:
-    match name:
-        case "bfloat16":
-            return torch.bfloat16
-        case "float16":
-            return torch.float16
-        case _:
-            return torch.float32

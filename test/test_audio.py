@@ -69,3 +69,29 @@ def test_the_hash_depends_on_samples_and_rate_and_on_nothing_else() -> None:
     ]
     assert content_hash(one) not in {content_hash(other) for other in others}
     assert content_hash(b"abc") != content_hash(b"abd")
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio, path = Audio(np.zeros(10, np.float32), 24_000), tmp_path / "a.wav"
+    path.write_bytes(b"old")
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match=r"No space left on device.*a\.wav"):
+        audio.save(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_writes_through_links_and_into_devices(tmp_path: Path) -> None:
+    audio = Audio(np.zeros(10, np.float32), 24_000)
+    (tmp_path / "link.wav").symlink_to(tmp_path / "real.wav")
+    audio.save(tmp_path / "link.wav")
+    assert (tmp_path / "link.wav").is_symlink()
+    assert soundfile.info(tmp_path / "real.wav").frames == 10
+    audio.save("/dev/null")
+    assert not Path("/dev/null").is_file()

@@ -143,6 +143,27 @@ def test_a_long_text_in_one_piece_is_spoken_in_several_sequences(
     assert engine.num_free_slots == free
 
 
+def test_text_in_pieces_follows_the_system_prompt_that_a_voice_without_transcript_needs(
+    engine: LightTTS, prompt: Path
+) -> None:
+    plan = engine._planner.plan_open(SynthesisRequest(text="", prompt_audio=prompt))
+    whole = engine._planner.plan(SynthesisRequest(text="ok.", prompt_audio=prompt))
+    if engine.config.version == 3:
+        assert plan.voice.prompt_text
+        assert whole.segments[0].request.text[: len(plan.voice.prompt_text)] == plan.voice.prompt_text
+    else:
+        assert plan.voice.prompt_text == ()
+
+
+def test_text_in_pieces_can_stay_as_it_is_written(engine: LightTTS, prompt: Path) -> None:
+    options = {"prompt_audio": prompt, "seed": 2}
+    read = joined(engine.stream_text(["12 ok."], **options))  # type: ignore[arg-type]
+    written = joined(engine.stream_text(["12 ok."], normalise=False, **options))  # type: ignore[arg-type]
+    assert len(read) != len(written) or not np.array_equal(read, written)
+    with pytest.raises(InvalidInput, match="allow_tags"):
+        engine.stream_text(["ok."], allow_tags=True, **options)  # type: ignore[arg-type]
+
+
 def test_no_pieces_make_no_sound(engine: LightTTS, prompt: Path) -> None:
     assert list(engine.stream_text([], prompt_audio=prompt)) == []
     assert list(engine.stream_text(["", "  "], prompt_audio=prompt)) == []
@@ -159,6 +180,9 @@ def test_a_registered_voice_speaks_like_its_recording(engine: LightTTS, prompt: 
 def test_conversion_keeps_the_length_of_the_source(engine: LightTTS, prompt: Path) -> None:
     audio = engine.convert(prompt, prompt_audio=prompt, seed=0)
     assert abs(audio.duration_s - 3.03) < 0.05
+    for options in ({"seed": -1}, {"speed": 3.0}):
+        with pytest.raises(InvalidInput, match=next(iter(options))):
+            engine.convert(prompt, prompt_audio=prompt, **options)
 
 
 def test_several_sentences_are_joined_in_order(golden: Path, prompt: Path) -> None:

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from light_tts.threads import calm_thread_waits, single_threaded
+from light_tts.errors import InvalidInput
+from light_tts.threads import calm_thread_waits, single_threaded, use_threads
 
 
 @single_threaded()
@@ -44,3 +45,9 @@ def test_the_users_own_setting_wins(
 def test_the_command_sets_it_before_torch_is_loaded() -> None:
     code = "import sys, light_tts.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [0, -3, 10**20])
+def test_an_impossible_number_of_threads_is_refused(number: int) -> None:
+    with pytest.raises(InvalidInput, match=rf"threads is {number}, allowed is \[1, 1024\]"):
+        use_threads(number)

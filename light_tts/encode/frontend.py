@@ -65,7 +65,7 @@ class TextFrontend:
         prefix: list[int] = []
         if with_prefix and self._version == 3 and not (self._controls_in_text and END_OF_PROMPT in text):
             text = text.removeprefix(SYSTEM_PROMPT)
-            prefix = self._encode_system_prompt()
+            prefix = self.prefix_ids()
         parts = self._normaliser.split(text, language, self._tags(allow_tags))
         encoded = [(part, self._encode(part, allow_tags)) for part in parts]
         segments = [Segment(part, prefix + ids) for part, ids in encoded if ids]
@@ -74,6 +74,10 @@ class TextFrontend:
                 "text holds nothing that can be spoken: no letters or digits that the model knows"
             )
         return segments
+
+    def prefix_ids(self) -> list[int]:
+        """What precedes a text that has no transcript before it: CosyVoice3's system prompt, else nothing."""
+        return self._encode_system_prompt() if self._version == 3 else []
 
     def prompt_ids(self, prompt_text: str, language: str | None = None) -> list[int]:
         """Ids of the transcript of the prompt speech, in one piece.

@@ -120,12 +120,15 @@ def _decoded(source: bytes | Audio) -> Audio:
 def _read_file(path: Path) -> bytes:
     """The bytes of a recording that the caller names. Raises InvalidAudio."""
     try:
-        size = path.stat().st_size
-        if size > MAX_PROMPT_BYTES:
-            raise InvalidAudio(f"{path} has {size} bytes, limit {MAX_PROMPT_BYTES}")
-        return path.read_bytes()
+        if not path.is_file():  # a device or pipe might never end
+            raise InvalidAudio(f"audio file {path} does not exist or is no regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_PROMPT_BYTES + 1)  # the size that stat tells may be wrong
     except OSError as error:
-        raise InvalidAudio(f"cannot read {path}: {error.strerror}") from error
+        raise InvalidAudio(f"audio file {path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_PROMPT_BYTES:
+        raise InvalidAudio(f"audio file {path} has more than {MAX_PROMPT_BYTES} bytes")
+    return data
 
 
 def _read_prompts(model_dir: Path) -> dict[str, tuple[Path, VoiceInfo]]:

@@ -86,6 +86,8 @@ class Engine:
         end_of_prompt_id: int | None = None,
         silent_tokens: Collection[int] | None = None,
     ) -> None:
+        if max_running < 1:
+            raise ValueError(f"max_running is {max_running}, must be at least 1")
         self._model = model
         self._pool = KVPool(pool_size_tokens)
         self._cache = model.new_cache(pool_size_tokens)
@@ -119,6 +121,12 @@ class Engine:
         """True where `step` would do nothing: there are no sequences, or all wait for text."""
         self._admit()
         return all(self._blocked(running.sequence) for running in self._running.values())
+
+    def can_go_on(self, sequence_id: int) -> bool:
+        """Whether `step` would feed this sequence: it runs, and does not wait for text."""
+        self._admit()
+        running = self._running.get(sequence_id)
+        return running is not None and running.sequence.next_feed() is not None
 
     def add(self, request: SequenceRequest, picker: Picker | None = None) -> int:
         """Queue a sequence; returns its id.

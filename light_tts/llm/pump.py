@@ -49,10 +49,13 @@ class EnginePump:
             self._engine.abort(sequence_id)
             self._inbox.pop(sequence_id, None)
 
-    def step(self) -> bool:
-        """Generate one token for every sequence that can go on; False if none could."""
+    def step(self, sequence_id: int | None = None) -> bool:
+        """Generate one token for every sequence that can go on; False if none could.
+
+        sequence_id: only while this one can; a caller that has more text for it must not wait for the others
+        """
         with self._lock, self._times.measure("llm"), self._threads():
-            if self._engine.is_idle():
+            if self._engine.is_idle() or not (sequence_id is None or self._engine.can_go_on(sequence_id)):
                 return False
             for event in self._engine.step():
                 inbox = self._inbox.get(event.sequence_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from light_tts.errors import WeightMismatch
+from light_tts.errors import InvalidInput, WeightMismatch
 from light_tts.models.checkpoint import Part, find_checkpoint, read_weights
 from light_tts.models.config import FlowConfig, HiFTConfig, ModelConfig, SpeechLMConfig
 from light_tts.models.flow.token_to_mel import Flow
@@ -20,6 +21,12 @@ from light_tts.models.speech_lm import SpeechLM
 from light_tts.models.vocoder.hift import HiFT
 
 MAX_SHOWN = 10
+DTYPES = {
+    "auto": torch.float32,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 Module = TypeVar("Module", bound=nn.Module)
 
 FILLING = {
@@ -169,3 +176,23 @@ def _filled(make: Callable[[], Module], model_dir: Path, part: Part) -> Module:
         weights[name] = weights[name].to(buffer.dtype, copy=True)
     module.load_state_dict(weights, strict=True, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def device_of(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:N". Raises InvalidInput for another name, or a GPU that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    match = re.fullmatch(r"cpu|cuda(?::([0-9]+))?", name)
+    if match is None:
+        raise InvalidInput(f"device is {name!r}, allowed are auto, cpu, cuda and cuda:N")
+    # Before torch sees it: torch.device keeps a number in 8 bits.
+    if name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
+        raise InvalidInput(f"device is {name!r}, but PyTorch finds {torch.cuda.device_count()} GPUs here")
+    return torch.device(name)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """ "auto" is float32. Raises InvalidInput for what is none of `DTYPES`."""
+    if name not in DTYPES:
+        raise InvalidInput(f"dtype is {name!r}, allowed are {', '.join(DTYPES)}")
+    return DTYPES[name]

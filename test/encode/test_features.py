@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,24 @@ def test_filters_made_for_inference_serve_training_as_well() -> None:
     wave = torch.randn(4800, requires_grad=True)
     prompt_mel(wave, MelConfig()).sum().backward()
     assert wave.grad is not None
+
+
+@pytest.mark.parametrize("view", [whisper_log_mel, kaldi_fbank, speaker_fbank])
+def test_a_batch_is_heard_as_its_recordings_one_by_one(view: Callable[[Tensor], Tensor]) -> None:
+    batch = torch.randn(3, 8000) * torch.tensor([[1.0], [0.1], [0.01]])
+    torch.testing.assert_close(view(batch), torch.stack([view(wave) for wave in batch]), atol=1e-5, rtol=0)
+
+
+def test_the_mel_of_a_batch_is_that_of_its_recordings() -> None:
+    batch = torch.randn(2, 2, 4800)
+    mel = prompt_mel(batch, MelConfig())
+    assert mel.shape == (2, 2, 10, 80)
+    torch.testing.assert_close(mel[1, 0], prompt_mel(batch[1, 0], MelConfig()), atol=1e-5, rtol=0)
+
+
+def test_what_follows_a_recording_in_a_padded_batch_does_not_scale_it() -> None:
+    quiet, loud = 0.01 * torch.randn(8000), torch.randn(8000)
+    padded = whisper_log_mel(torch.cat([quiet, loud])[None], num_frames=torch.tensor([49]))
+    alone = whisper_log_mel(quiet)
+    torch.testing.assert_close(padded[0, :, :49], alone[:, :49], atol=1e-5, rtol=0)
+    assert float(padded[0, :, 49:].max()) <= float(alone[:, :49].min()) + 1e-5

@@ -52,3 +52,10 @@ def test_a_tone_keeps_its_pitch_and_level_and_what_is_too_high_disappears() -> N
     expected = torch.sin(2 * math.pi * 1_000 * torch.arange(16_000, dtype=torch.float64) / 16_000)
     torch.testing.assert_close(out[100:-100].double(), expected[100:-100], atol=5e-3, rtol=0)
     assert float(resample(too_high, 48_000, 16_000)[100:-100].abs().max()) < 0.02
+
+
+def test_a_batch_is_resampled_row_by_row() -> None:
+    batch = torch.randn(2, 3, 500)
+    together = resample(batch, 24_000, 16_000)
+    assert together.shape == (2, 3, 334)
+    torch.testing.assert_close(together[1, 2], resample(batch[1, 2], 24_000, 16_000), atol=1e-6, rtol=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -106,3 +107,26 @@ def test_files_that_cannot_be_read_are_bad_audio(folder: Path, tmp_path: Path) -
 def test_registering_needs_a_folder(folder: Path) -> None:
     with pytest.raises(InvalidInput, match="voices_dir"):
         catalog(folder).register("a", folder / "anna.wav", "", "")
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "missing", "impossible name"])
+def test_what_is_no_regular_file_is_refused_without_reading_it(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    paths: dict[str, str | Path] = {
+        "device": "/dev/zero",
+        "pipe": pipe,
+        "folder": tmp_path,
+        "missing": "gone.wav",
+    }
+    with pytest.raises(InvalidAudio, match="no regular file"):
+        catalog(folder).encode(paths.get(kind, "a\0b"))
+
+
+def test_a_huge_file_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("light_tts.encode.voice_catalog.MAX_PROMPT_BYTES", 10)
+    (tmp_path / "long.wav").write_bytes(bytes(11))
+    with pytest.raises(InvalidAudio, match="more than 10 bytes"):
+        catalog(folder).encode(tmp_path / "long.wav")

@@ -48,6 +48,8 @@ def test_closing_frees_slots_and_forgets_events(pump: EnginePump) -> None:
     assert pump.num_free_slots == free
     assert not pump.step()
     pump.close(sequence_id)  # twice is harmless
+    with pytest.raises(KeyError):
+        pump.take(sequence_id)
 
 
 def test_a_sequence_without_text_makes_no_steps(pump: EnginePump) -> None:
@@ -58,3 +60,16 @@ def test_a_sequence_without_text_makes_no_steps(pump: EnginePump) -> None:
     while pump.step():
         pass
     assert tokens(pump, sequence_id)
+
+
+def test_a_sequence_that_waits_for_text_does_not_wait_for_the_others(pump: EnginePump) -> None:
+    waiting = pump.add(SequenceRequest((), max_text_tokens=20, sampling=SamplingParams(seed=1)))
+    other = pump.add(request(2))
+    assert not pump.step(waiting)
+    assert tokens(pump, other) == []
+    assert pump.step()
+    pump.append_text(waiting, (3, 4, 5, 6, 7))
+    assert pump.step(waiting)
+    assert pump.step(other)
+    pump.close(waiting)
+    assert not pump.step(waiting)

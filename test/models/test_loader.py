@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from light_tts.errors import ModelNotFound, WeightMismatch
+from light_tts.errors import InvalidInput, ModelNotFound, WeightMismatch
 from light_tts.models.checkpoint import PARTS, Part, read_weights
 from light_tts.models.loader import (
     build,
     compare,
+    device_of,
+    dtype_of,
     load_flow,
     load_models,
     load_speech_lm,
@@ -218,3 +220,16 @@ def test_models_load_onto_a_gpu(model_dir: Path) -> None:
     models = load_models(model_dir, torch.device("cuda"), torch.bfloat16)
     for module in (models.speech_lm, models.flow, models.vocoder):
         assert all(tensor.is_cuda for tensor in [*module.parameters(), *module.buffers()])
+
+
+@pytest.mark.parametrize("name", ["", "foo", "meta", "cpu:1", "cuda:", "cuda:999", "CPU"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"device is '{name}'"):
+        device_of(name)
+
+
+def test_an_unknown_number_type_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="dtype is 'int8', allowed are auto, float32, bfloat16, float16"):
+        dtype_of("int8")
+    assert dtype_of("auto") == torch.float32
+    assert device_of("cpu") == torch.device("cpu")
