@@ -43,8 +43,10 @@ start_server() {
 }
 
 speak() {
+  # nothing but a model directory: there is no text among the arguments
+  [[ $# -gt 2 ]] || set -- "$@" "$SENTENCE"
   if ! has_argument -o "$@" && ! has_argument --output "$@"; then
-    set -- "$@" -o quickstart.wav "$SENTENCE"
+    set -- "$@" -o quickstart.wav
   fi
   step "speaking: light-tts say $*"
   exec "$VENV/bin/light-tts" say "$@"

@@ -205,9 +205,21 @@ class LightTTS:
             spoken.append((number, SpokenTokens(tokens, plan.voice.prompt, segment.noise, plan.speed)))
         spoken = [(number, item) for number, item in spoken if results[number] is None]
         wavs: dict[int, list[Tensor]] = {}
-        for (number, _), wav in zip(spoken, self._decoder.whole([item for _, item in spoken]), strict=True):
-            wavs.setdefault(number, []).append(wav)
+        for (number, _), wav in zip(spoken, self._decode([item for _, item in spoken]), strict=True):
+            if isinstance(wav, LightTTSError):
+                results[number] = wav
+            else:
+                wavs.setdefault(number, []).append(wav)
         return [self._audio(wavs[n]) if result is None else result for n, result in enumerate(results)]
+
+    def _decode(self, segments: list[SpokenTokens]) -> list[Tensor | LightTTSError]:
+        """All waveforms; should one fail, each by itself, so that the others do not suffer from it."""
+        try:
+            return [*self._decoder.whole(segments)]
+        except GenerationFailed as error:
+            if len(segments) == 1:
+                return [error]
+            return [wav for segment in segments for wav in self._decode([segment])]
 
     def _finish(self, ids: list[int]) -> dict[int, list[Event]]:
         try:

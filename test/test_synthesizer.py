@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from light_tts.audio import Audio
+from light_tts.decode.segment import SpokenTokens
+from light_tts.decode.speech_decoder import SpeechDecoder
 from light_tts.errors import (
     EmptyText,
+    GenerationFailed,
     InvalidAudio,
     InvalidInput,
     LightTTSError,
@@ -86,6 +90,27 @@ def test_a_bad_request_in_a_batch_fails_alone(engine: LightTTS, prompt: Path) ->
     assert isinstance(results[1], EmptyText)
     assert isinstance(results[0], Audio)
     assert isinstance(results[2], Audio)
+
+
+def test_one_failing_waveform_in_a_batch_fails_alone(
+    golden: Path, prompt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LightTTS(golden / "cosyvoice3", "cpu")
+    whole = SpeechDecoder.whole
+    requests = [SynthesisRequest(text=text, prompt_audio=prompt, seed=1) for text in ("ok.", "hello world.")]
+    lengths = sorted(
+        len(audio.samples) for audio in engine.synthesize_batch(requests) if isinstance(audio, Audio)
+    )
+    assert len(lengths) == 2
+
+    def failing(self: SpeechDecoder, segments: Sequence[SpokenTokens]) -> list[Tensor]:
+        if any(len(segment.tokens) * 960 == lengths[1] for segment in segments):
+            raise GenerationFailed("the synthesised audio is not finite")
+        return whole(self, segments)
+
+    monkeypatch.setattr(SpeechDecoder, "whole", failing)
+    kinds = {type(result) for result in engine.synthesize_batch(requests)}
+    assert kinds == {Audio, GenerationFailed}
 
 
 def test_two_interleaved_streams_hear_only_themselves(engine: LightTTS, prompt: Path) -> None:
