@@ -43,10 +43,10 @@ start_server() {
 }
 
 speak() {
-  # nothing but a model directory: there is no text among the arguments
-  [[ $# -gt 2 ]] || set -- "$@" "$SENTENCE"
   if ! has_argument -o "$@" && ! has_argument --output "$@"; then
-    set -- "$@" -o quickstart.wav
+    local text=("$SENTENCE")
+    [[ $# -le 2 ]] || text=() # more than a model directory: the text is among the arguments
+    set -- "$@" -o quickstart.wav "${text[@]}"
   fi
   step "speaking: light-tts say $*"
   exec "$VENV/bin/light-tts" say "$@"

@@ -233,7 +233,9 @@ def test_quickstart_passes_arguments_on(project: Project) -> None:
     done = project.run("quickstart.sh", "--model_dir", "a dir", "Hi there.", "-o", "hi.wav")
     assert done.stdout.endswith("<say><--model_dir><a dir><Hi there.><-o><hi.wav>")
     done = project.run("quickstart.sh", "--model_dir", "a dir")
-    assert "<say><--model_dir><a dir><-o><quickstart.wav>" in done.stdout
+    assert "<say><--model_dir><a dir><-o><quickstart.wav><你好" in done.stdout
+    done = project.run("quickstart.sh", "--model_dir", "a dir", "Hi there.")
+    assert done.stdout.endswith("<say><--model_dir><a dir><Hi there.><-o><quickstart.wav>")
 
 
 def test_every_constraint_is_an_exact_pin() -> None:
