@@ -1,0 +1,1 @@
+"""Modules that are trained besides those of `light_tts.models`, and their export."""

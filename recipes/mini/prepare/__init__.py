@@ -1,0 +1,1 @@
+"""Text, speakers and teacher: everything before the first training step."""
