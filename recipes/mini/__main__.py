@@ -107,6 +107,7 @@ def _add_training(verbs: Verbs) -> None:
     train = _on_device(_with_checkpoints(_verb(verbs, "train", "one stage", _train)))
     train.add_argument("stage", choices=STAGES)
     _on_device(_with_checkpoints(_verb(verbs, "extract", "the corpus as codes and embeddings", _extract)))
+    _on_device(_with_checkpoints(_verb(verbs, "flow-mels", "mels of the flow, for the vocoder", _flow_mels)))
     run = _on_device(_with_checkpoints(_verb(verbs, "run", "all of these side by side", _run)))
     run.add_argument("--out", type=Path, help="leave volumes of what matters most here")
     dry = _verb(verbs, "dry-run", "everything on made-up speech, on the CPU", _dry_run)
@@ -116,6 +117,7 @@ def _add_training(verbs: Verbs) -> None:
 def _add_travel(verbs: Verbs) -> None:
     pack = _with_checkpoints(_verb(verbs, "pack", "cut a run into pieces that can travel", _pack))
     pack.add_argument("--out", type=Path, required=True)
+    pack.add_argument("--piece_mb", type=float, default=32.0, help="largest piece, MiB (default 32)")
     collect = _with_checkpoints(
         _verb(verbs, "collect", "at most 8 volumes of a run, what matters most first", _collect)
     )
@@ -210,6 +212,15 @@ def _extract(options: argparse.Namespace) -> int:
     return 0
 
 
+def _flow_mels(options: argparse.Namespace) -> int:
+    from recipes.mini.train.flow_mels import write_flow_mels
+
+    settings = _settings(options)
+    device, hours = _device(options, settings), settings.run.flow_mels_hours
+    write_flow_mels(settings, options.work, options.checkpoints, device, hours)
+    return 0
+
+
 def _run(options: argparse.Namespace) -> int:
     from recipes.mini.run import run
 
@@ -230,7 +241,8 @@ def _pack(options: argparse.Namespace) -> int:
     from recipes.mini.collect import to_travel
     from recipes.mini.travel import pack
 
-    for piece in pack(to_travel(_places(options)), options.out):
+    places = _places(options)
+    for piece in pack(places, to_travel(places), options.out, round(options.piece_mb * 2**20)):
         logger.info("%s", piece)
     return 0
 

@@ -27,7 +27,7 @@ class Task:
     """Something that a run does in a process of its own.
 
     command: from the seconds that it may take, what to start
-    missing: from the names of the tasks that are done, what it waits for, in words; None if it can start
+    missing: from the names of the tasks that are over, well or not, what it waits for, in words; None if it can start
     finished: whether there is nothing left to do, now and in later runs
     """
 
@@ -51,11 +51,11 @@ class Child:
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _not_before: float = 0.0
 
-    def advance(self, now: float, left_s: float, done: Collection[str] = ()) -> str | None:
+    def advance(self, now: float, left_s: float, over: Collection[str] = ()) -> str | None:
         """Look after the process: start it, or see how it ended. Returns what changed, in words, for the log.
 
         now: seconds, monotonic; left_s: that a process started now may take, none is started without;
-        done: names of the tasks that are
+        over: names of the tasks that are done or failed
         """
         if self.state is State.RUNNING:
             return self._look(now)
@@ -64,7 +64,7 @@ class Child:
         if self.task.finished():
             self.state = State.DONE
             return f"{self.task.name}: nothing left to do"
-        self.waits_for = self.task.missing(done)
+        self.waits_for = self.task.missing(over)
         if self.waits_for is not None:
             return None
         return self._start(left_s)

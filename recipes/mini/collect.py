@@ -60,15 +60,13 @@ def by_importance(
     )
 
 
-def to_travel(places: Places) -> list[Item]:
+def to_travel(places: Places) -> list[Path]:
     """What a training machine needs to begin or to go on: prepared texts and teachers, codes, newest checkpoints."""
     work = places.work
     newest = [path for stage in STAGES for path in _newest(places.checkpoints / stage)]
     logs = [places.checkpoints / stage / LOG_NAME for stage in STAGES]
     prepared = [work / "text", work / "teacher", work / GE2E_NAME]
-    return items_of(
-        places, [*prepared, work / "encoders", work / FACTS_NAME, work / CODES_NAME, *newest, *logs]
-    )
+    return [*prepared, work / "encoders", work / FACTS_NAME, work / CODES_NAME, *newest, *logs]
 
 
 def _newest(folder: Path) -> list[Path]:

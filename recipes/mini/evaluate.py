@@ -43,8 +43,6 @@ from recipes.mini.trials import (
 
 logger = logging.getLogger(__name__)
 
-_TONE_VOICES = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
@@ -139,24 +137,31 @@ def evaluate(
 
 def _tone_row(work: Path, model_dir: Path, out: Path, voices: Sequence[str], threads: int) -> Row:
     path = work / RECORDINGS / TONES
-    if not path.exists() or not voices:
-        return Row(
-            bars.TONES, None, "no teacher's readings (record makes them)" if voices else "no Chinese voice"
-        )
-    spoken = speak(tone_trial(voices[:_TONE_VOICES]), model_dir, out, threads)
-    readings = tones.references(load_file(path))
+    if not path.exists():
+        return Row(bars.TONES, None, f"no {path.name} (record makes it)")
+    references = tones.references(load_file(path))
+    known = [voice for voice in voices if voice in references]
+    if not known:
+        return Row(bars.TONES, None, "no built-in voice that the teacher has read them in")
+    spoken = speak(tone_trial(known), model_dir, out, threads)
     mel_config = read_model_config(model_dir).mel
-    right, wrong = 0, []
+    contours: dict[str, dict[tones.Place, tones.Floats | None]] = {voice: {} for voice in known}
+    texts: dict[tuple[str, tones.Place], str] = {}
     for clip in spoken.clips:
-        _, number, written = clip.name.rsplit("-", 2)
+        voice, number, tone = clip.name.rsplit("-", 2)
+        place = (int(number), int(tone))
         samples = load_audio(clip.path.read_bytes()).samples
         mel = prompt_mel(torch.from_numpy(samples), mel_config).double().numpy()
-        heard = tones.heard_tone(samples, mel, int(written), readings[int(number)])
-        if heard == int(written):
-            right += 1
-        else:
-            wrong.append(f"{clip.text} as {'no tone' if heard is None else heard + 1}")
+        contours[voice][place] = tones.spoken_contour(samples, mel, references[voice][place])
+        texts[voice, place] = clip.text
+    wrong = [
+        f"{texts[voice, place]} as {heard or 'no tone'} ({voice})"
+        for voice in known
+        for place, heard in tones.heard_tones(contours[voice], references[voice]).items()
+        if heard != place[1]
+    ]
     count = len(spoken.trial.jobs)
+    right = len(texts) - len(wrong)
     return Row(bars.TONES, 100 * right / count, ", ".join([f"of {count}", *wrong[:4]]))
 
 

@@ -27,6 +27,7 @@ from recipes.mini.prepare.phonemise import read_phonemes
 from recipes.mini.prepare.speakers import style_vector
 from recipes.mini.prepare.utterance import on_cpu, to_utterance
 from recipes.mini.settings import SAMPLE_RATE, Settings
+from recipes.mini.tones import f0_track
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def voice_plans() -> list[VoicePlan]:
 # Characters that differ in nothing but their tone, first to fourth.
 TONE_SETS = "妈麻马骂 八拔把爸 衣姨椅易 书熟鼠树 汤糖躺烫 猪竹主住 迂鱼雨玉 锅国果过 机急几记".split()
 TONE_CARRIER = "我写的是{}字。"
-TONE_VOICE = "anning"
+TONE_VOICES = ("haoran", "lanyue")
 
 
 class Recorder:
@@ -112,8 +113,10 @@ def record(settings: Settings, work: Path, downloads: Path, python: Path) -> Non
         wav, speed = fitted(lambda speed, plan=plan, ids=ids: recorder.read(plan, ids, speed).wav)  # type: ignore[misc]
         Audio(wav.astype(np.float32) / np.float32(32768), SAMPLE_RATE).save(folder / f"{plan.name}.wav")
         logger.info("%s: %d tokens, at speed %.2f", plan.name, len(wav) // TOKEN, speed)
-    plan = next(plan for plan in plans if plan.name == TONE_VOICE)
-    save_file(_tone_references(settings, recorder, plan, phonemes), folder / TONES)
+    tensors: dict[str, torch.Tensor] = {}
+    for plan in (plan for plan in plans if plan.name in TONE_VOICES):
+        tensors |= _tone_references(settings, recorder, plan, phonemes)
+    save_file(tensors, folder / TONES)
 
 
 def tone_texts() -> list[list[str]]:
@@ -179,7 +182,7 @@ def prompt_tokens(seconds: float) -> int:
 def _tone_references(
     settings: Settings, recorder: Recorder, plan: VoicePlan, phonemes: Mapping[str, str]
 ) -> dict[str, torch.Tensor]:
-    """`SET.TONE.mel` (T, 80), `.f0` (T,) Hz and `.region` (2,): frames of the syllable that differs."""
+    """`VOICE.SET.TONE.mel` (T, 80), `.f0` (T,) Hz and `.region` (2,): frames of the syllable that differs."""
     tensors = {}
     for number, texts in enumerate(tone_texts()):
         ids = [recorder.ids(phonemes[text]) for text in texts]
@@ -188,9 +191,9 @@ def _tone_references(
             utterance = recorder.read(plan, row)
             inside = np.flatnonzero((utterance.phone >= first + 1) & (utterance.phone <= last + 1))
             wav = torch.from_numpy(utterance.wav.astype(np.float32) / 32768)
-            key = f"{number}.{tone + 1}"
+            key = f"{plan.name}.{number}.{tone + 1}"
             tensors[f"{key}.mel"] = prompt_mel(wav, settings.model_config().mel).half()
-            tensors[f"{key}.f0"] = torch.from_numpy(utterance.f0.astype(np.float32))
+            tensors[f"{key}.f0"] = torch.from_numpy(f0_track(wav.numpy()))
             tensors[f"{key}.region"] = torch.tensor([int(inside[0]), int(inside[-1]) + 1])
     return tensors
 

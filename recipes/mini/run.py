@@ -106,8 +106,8 @@ class _Run:
         left_s = left_s if left_s > _SHORTEST_S else 0.0
         changes = 0
         for child in self._children:
-            done = {other.task.name for other in self._children if other.state is State.DONE}
-            if change := child.advance(now, left_s, done):
+            over = {other.task.name for other in self._children if other.state in (State.DONE, State.FAILED)}
+            if change := child.advance(now, left_s, over):
                 changes += 1
                 logger.info(change)
         settings = self._pipeline.settings.run

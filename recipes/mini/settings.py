@@ -75,6 +75,8 @@ class TokenizerSettings:
     weight_usage: float = 0.3
     wanted_codes: float = 450.0  # perplexity of the codes up to which wider use is rewarded
     weight_repetition: float = 0.1
+    weight_consistency: float = 1.0  # between what is heard of a recording and of the clean voice
+    weight_rounding: float = 0.5
     precision: str = "int8"  # of the shipped weights: int8 or float16
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
@@ -170,6 +172,8 @@ class RunSettings:
     corpus_hours: float = 1.0  # of audio that must lie there before a trainer starts
     corpus_wait_s: float = 240.0
     tokenizer_s: float = 420.0  # training time in all, over every session; then extract, flow and LM begin
+    flow_mels_from: float = 0.6  # share of the flow's training at which the vocoder is to hear mels of it
+    flow_mels_hours: float = 2.0
     checkpoint_every_s: float = 90.0
     collect_every_s: float = 60.0
     status_every_s: float = 10.0
@@ -230,7 +234,7 @@ class Settings:
                 validation_utterances=1,
             ),
             run=RunSettings(
-                corpus_hours=0.0, tokenizer_s=10.0, checkpoint_every_s=5.0, collect_every_s=5.0,
+                corpus_hours=0.0, tokenizer_s=10.0, flow_mels_hours=0.01, checkpoint_every_s=5.0, collect_every_s=5.0,
                 status_every_s=1.0, finish_s=5.0, restarts=1, device="cpu",
             ),
         )  # fmt: skip

@@ -13,6 +13,7 @@ from recipes.mini.encoders import SPEAKER, TOKENIZER, frozen_path
 from recipes.mini.settings import SAMPLE_RATE, Settings
 from recipes.mini.train.checkpoint import checkpoints
 from recipes.mini.train.utterances import CODES_NAME
+from recipes.mini.train.vocoder_data import FLOW_MELS
 from recipes.mini.travel import Places
 
 _ENOUGH = 0.98  # of the hours wanted: what the teacher cannot say is left out
@@ -64,12 +65,14 @@ class Pipeline:
 
     def tasks(self) -> list[Task]:
         """In the order in which they are looked after."""
+        work = self.places.work
         return [
             Task("generate", self._command("generate"), self._text_missing, self._spoken),
             self._training(TOKENIZER, self._speech_missing),
             self._training(SPEAKER, self._speech_missing),
-            self._training("vocoder", self._speech_missing),
             Task("extract", self._command("extract"), self._encoders_missing, self._encoded),
+            Task("flow-mels", self._command("flow-mels"), self._flow_missing, (work / FLOW_MELS).is_dir),
+            self._training("vocoder", self._speech_or_mels_missing),
             self._training("flow", self._codes_and_speech_missing),
             self._training("lm", self._codes_missing),
         ]
@@ -114,6 +117,22 @@ class Pipeline:
 
     def _speech_missing(self, _ended: Collection[str]) -> str | None:
         return None if self.spoken_hours() > 0 else "no speech yet"
+
+    def _flow_missing(self, ended: Collection[str]) -> str | None:
+        if not self._has_flow():
+            return "the flow is not far enough"
+        return self._codes_and_speech_missing(ended)
+
+    def _has_flow(self) -> bool:
+        share = progress(self.settings, self.places.checkpoints, "flow").share
+        return share >= self.settings.run.flow_mels_from
+
+    def _speech_or_mels_missing(self, ended: Collection[str]) -> str | None:
+        """Mels are read when the vocoder's training begins: it waits for them if the flow can make them."""
+        due = self._has_flow() and "flow-mels" not in ended and not self.finished("vocoder")
+        if due and not (self.places.work / FLOW_MELS).is_dir():
+            return "no mels of the flow yet"
+        return self._speech_missing(ended)
 
     def _all_speech_missing(self, ended: Collection[str]) -> str | None:
         return None if "generate" in ended or self._spoken() else "the corpus is not complete"

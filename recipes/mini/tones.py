@@ -1,13 +1,14 @@
 """Are the tones right? The pitch of a syllable, found by aligning it with the teacher's, against all four tones.
 
-Each test sentence exists in four versions that differ in the tone of one syllable. The teacher has read them all, so
-the place of the syllable and what each tone sounds like there are known. The synthesised sentence is aligned with the
-teacher's by dynamic time warping of mel spectra; the tone whose pitch contour is nearest should be the written one.
+Each test sentence exists in four versions that differ in the tone of one syllable. The teacher has read them all in
+the voice that is tested, so the place of the syllable and what each tone sounds like there are known. The synthesised
+sentence is aligned with the teacher's by dynamic time warping of mel spectra; the tone whose pitch contour is nearest
+should be the written one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +26,10 @@ NUM_POINTS = 12  # of a contour
 _SAMPLE_RATE = 24_000
 _F0_RANGE_HZ = (60.0, 500.0)
 _WINDOW = 960  # 40 ms: more than two periods of the lowest pitch, short enough for a fall
-_VOICED = 0.5  # least normalised autocorrelation of a voiced frame
+_VOICED = 0.3  # least normalised autocorrelation of a voiced frame
 _OCTAVE_COST = 0.02  # by which a longer period must be better, for each doubling
 _QUIET = 0.03  # of the loudest frame's level: no pitch is looked for below it
 _LARGEST_LEAP = 9.0  # semitones from a syllable's median: beyond it an octave was mistaken
-_GAIN = (0.5, 1.8)  # speakers use more or less of their range
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,22 @@ class Reading:
     region: tuple[int, int]
 
 
-def references(tensors: Mapping[str, Tensor]) -> list[list[Reading]]:
-    """For each set of four sentences their readings, from what `record` wrote. Raises RecipeError."""
-    sets: list[list[Reading]] = []
+Place = tuple[int, int]  # number of the set of sentences, tone 1 to 4
+Contours = Mapping[Place, Floats | None]
+
+
+def references(tensors: Mapping[str, Tensor]) -> dict[str, dict[Place, Reading]]:
+    """The teacher's readings by voice, from what `record` wrote. Raises RecipeError."""
+    readings: dict[str, dict[Place, Reading]] = {}
     try:
-        while f"{len(sets)}.1.mel" in tensors:
-            keys = [f"{len(sets)}.{tone}" for tone in (1, 2, 3, 4)]
-            sets.append([_reading(tensors, key) for key in keys])
-    except KeyError as error:
-        raise RecipeError(f"the teacher's tones are not complete: {error}") from error
-    if not sets:
+        for key in sorted(name.removesuffix(".mel") for name in tensors if name.endswith(".mel")):
+            voice, number, tone = key.split(".")
+            readings.setdefault(voice, {})[int(number), int(tone)] = _reading(tensors, key)
+    except (KeyError, ValueError) as error:
+        raise RecipeError(f"the teacher's tones are not complete: {error!r}") from error
+    if not readings:
         raise RecipeError("there are no readings of tones (record makes them)")
-    return sets
+    return readings
 
 
 def _reading(tensors: Mapping[str, Tensor], key: str) -> Reading:
@@ -65,21 +69,35 @@ def _reading(tensors: Mapping[str, Tensor], key: str) -> Reading:
     )
 
 
-def heard_tone(
-    wav: NDArray[np.float32], mel: Floats, written: int, readings: Sequence[Reading]
-) -> int | None:
-    """The tone (0 to 3) of the teacher that the syllable is nearest to; None if it has no pitch.
+def spoken_contour(wav: NDArray[np.float32], mel: Floats, reading: Reading) -> Floats | None:
+    """The pitch of the syllable in another reading of the same sentence. wav: (n,) 24 kHz; mel: (T, 80) of it"""
+    return contour(f0_track(wav), place_in(reading.mel, mel, reading.region))
 
-    wav: (n,) 24 kHz; mel: (T, 80) of it; written: which of the readings has the same text
+
+def heard_tones(spoken: Contours, readings: Mapping[Place, Reading]) -> dict[Place, int | None]:
+    """For each sentence the tone, 1 to 4, of the teacher's that is nearest; None if the syllable has no pitch.
+
+    spoken: of all sentences of one voice, since a speaker's level and range are those of all together
     """
-    own = readings[written]
-    start, end = place_in(own.mel, mel, own.region)
-    spoken = contour(f0_track(wav), (start, end))
-    known = [contour(reading.f0, reading.region) for reading in readings]
-    if spoken is None:
-        return None
-    distances = [np.inf if other is None else distance(spoken, other) for other in known]
-    return int(np.argmin(distances))
+    known = _levelled({place: contour(reading.f0, reading.region) for place, reading in readings.items()})
+    heard: dict[Place, int | None] = {}
+    for place, curve in _levelled(spoken).items():
+        distances = {
+            tone: float(np.sqrt(np.mean((curve - other) ** 2)))
+            for tone in (1, 2, 3, 4)
+            if curve is not None and (other := known.get((place[0], tone))) is not None
+        }
+        heard[place] = min(distances, key=lambda tone: distances[tone]) if distances else None
+    return heard
+
+
+def _levelled(contours: Contours) -> dict[Place, Floats | None]:
+    """With mean 0 and deviation 1 over all sentences."""
+    curves = [curve for curve in contours.values() if curve is not None]
+    if not curves:
+        return dict(contours)
+    mean, deviation = float(np.mean(curves)), max(1e-3, float(np.std(curves)))
+    return {place: None if curve is None else (curve - mean) / deviation for place, curve in contours.items()}
 
 
 def contour(f0: Floats, region: tuple[int, int]) -> Floats | None:
@@ -104,12 +122,6 @@ def _median3(values: Floats) -> Floats:
     padded = np.pad(values, 1, mode="edge")
     middle: Floats = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
     return middle
-
-
-def distance(spoken: Floats, known: Floats) -> float:
-    """Root mean square, in semitones, after the range of the one speaker is matched to the other's."""
-    gain = float(np.clip(float(spoken @ known) / max(1e-9, float(known @ known)), *_GAIN))
-    return float(np.sqrt(np.mean((spoken - gain * known) ** 2)))
 
 
 def place_in(reference: Floats, mel: Floats, region: tuple[int, int]) -> tuple[int, int]:

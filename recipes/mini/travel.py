@@ -19,11 +19,12 @@ from recipes.mini.errors import RecipeError
 
 logger = logging.getLogger(__name__)
 
-VOLUME_BYTES = 16 * 2**20 - 2**16  # a returned file's limit, and room for the tar's own end
+VOLUME_BYTES = 16 * 2**20 - 2**16  # a returned file's limit, less the tar's own end
 VOLUMES_A_CALL = 8
-VOLUMES_A_PIECE = 3  # travel together to the training machine: 48 MiB beside the repository
+PIECE_BYTES = 32 * 2**20  # travel together to the training machine, beside the repository
 
-_CUT = 15 * 2**20  # files above this are cut
+_CUT = 2**20  # so much below a volume's size files are cut
+_END = 2**16  # more than what a tar has after its members
 _BLOCK = 512  # a tar's member has a header of one block, and fills its last
 _FRAGMENT = re.compile(r"(.+)\.cut-(\d{3})-of-(\d{3})")
 
@@ -65,25 +66,28 @@ class Item:
         return _BLOCK + -(-self.size // _BLOCK) * _BLOCK
 
 
-def items_of(places: Places, paths: Iterable[Path]) -> list[Item]:
-    """The files at `paths`, and all below where one is a folder; hidden and absent ones are left out."""
+def items_of(places: Places, paths: Iterable[Path], max_bytes: int = VOLUME_BYTES) -> list[Item]:
+    """The files at `paths`, and all below where one is a folder; hidden and absent ones are left out.
+
+    max_bytes: of a volume, none of the items is larger
+    """
     items: list[Item] = []
     for path in paths:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             hidden = any(part.startswith(".") for part in Path(places.name(file)).parts)
             if file.is_file() and not hidden:
-                items += _pieces(file, places.name(file))
+                items += _pieces(file, places.name(file), max_bytes - _CUT)
     return items
 
 
-def _pieces(path: Path, name: str) -> Iterator[Item]:
+def _pieces(path: Path, name: str, largest: int) -> Iterator[Item]:
     size = path.stat().st_size
-    count = max(1, -(-size // _CUT))
+    count = max(1, -(-size // largest))
     for number in range(count):
-        start = number * _CUT
+        start = number * largest
         suffix = f".cut-{number:03d}-of-{count:03d}" if count > 1 else ""
-        yield Item(name + suffix, path, start, min(_CUT, size - start))
+        yield Item(name + suffix, path, start, min(largest, size - start))
 
 
 def fill(items: Iterable[Item], max_bytes: int = VOLUME_BYTES) -> list[list[Item]]:
@@ -135,18 +139,27 @@ def write_volume(path: Path, items: Sequence[Item]) -> None:
     partial.replace(path)
 
 
-def pack(items: Sequence[Item], out: Path) -> list[Path]:
-    """Write all volumes as out/piece-0, out/piece-1, ..., each small enough to travel in one call."""
+def pack(places: Places, paths: Iterable[Path], out: Path, piece_bytes: int = PIECE_BYTES) -> list[Path]:
+    """Write all volumes as out/piece-0, out/piece-1, ..., none larger than piece_bytes, to travel in one call each."""
+    volume_bytes = min(VOLUME_BYTES, piece_bytes - _END)
+    if volume_bytes < 2 * _CUT:
+        raise RecipeError(
+            f"a piece of {piece_bytes} bytes is too small, at least {2 * _CUT + _END} are needed"
+        )
+    items = items_of(places, paths, volume_bytes)
     if not items:
         raise RecipeError("there is nothing to pack")
     shutil.rmtree(out, ignore_errors=True)
     pieces: list[Path] = []
-    for number, content in enumerate(fill(items)):
-        piece = out / f"piece-{number // VOLUMES_A_PIECE}"
-        piece.mkdir(parents=True, exist_ok=True)
-        write_volume(piece / _volume_name(number), content)
-        if piece not in pieces:
-            pieces.append(piece)
+    room = 0
+    for number, content in enumerate(fill(items, volume_bytes)):
+        size = sum(item.packed_size for item in content) + _END
+        if size > room:
+            pieces.append(out / f"piece-{len(pieces)}")
+            pieces[-1].mkdir(parents=True)
+            room = piece_bytes
+        write_volume(pieces[-1] / _volume_name(number), content)
+        room -= size
     return pieces
 
 

@@ -119,7 +119,7 @@ def tone_trial(voices: Sequence[str]) -> Trial:
         {"id": f"{voice}-{number}-{tone}", "text": text, "lang": "zh", "voice": voice}
         for voice in voices
         for number, texts in enumerate(tone_texts())
-        for tone, text in enumerate(texts)
+        for tone, text in enumerate(texts, start=1)
     ]
     return Trial(TONES, False, 0, jobs)
 

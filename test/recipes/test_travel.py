@@ -18,8 +18,10 @@ from recipes.mini.travel import Item, Places, fill, items_of, pack, receive, wri
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kilobytes stand for megabytes."""
-    monkeypatch.setattr(travel, "_CUT", 15 * 1024)
+    for name, value in (("_CUT", 1024), ("_END", 1024), ("VOLUME_BYTES", 16 * 1024)):
+        monkeypatch.setattr(travel, name, value)
     monkeypatch.setattr(travel.fill, "__defaults__", (16 * 1024,))
+    monkeypatch.setattr(travel.items_of, "__defaults__", (16 * 1024,))
 
 
 def places_at(root: Path) -> Places:
@@ -59,10 +61,9 @@ def test_files_of_every_size_arrive(tmp_path: Path) -> None:
 def test_a_cut_file_is_complete_only_with_its_last_piece(tmp_path: Path) -> None:
     here, there = places_at(tmp_path / "here"), places_at(tmp_path / "there")
     contents = write_files(here, {"work/big": 40_000})
-    pieces = pack(items_of(here, [here.work]), tmp_path / "out")
+    pack(here, [here.work], tmp_path / "out", 64 * 1024)
     volumes = sorted((tmp_path / "out").rglob("volume-*.tar"))
     assert len(volumes) == 3
-    assert len(pieces) == 1
     for number, volume in enumerate(reversed(volumes)):  # in any order
         alone = tmp_path / f"call-{number}"
         alone.mkdir()
@@ -110,6 +111,31 @@ def test_batches_are_eight_volumes_each_and_replace_each_other(tmp_path: Path) -
     assert write_volumes(items, tmp_path / "out", 0) == (8, 10)
     assert write_volumes(items, tmp_path / "out", 1) == (2, 10)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["volume-008.tar", "volume-009.tar"]
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("piece_bytes", [8 * 1024, 40 * 1024])
+def test_no_piece_is_larger_than_asked_and_all_together_are_whole(piece_bytes: int, tmp_path: Path) -> None:
+    here, there = places_at(tmp_path / "here"), places_at(tmp_path / "there")
+    contents = write_files(here, {"work/a": 50_000, "checkpoints/b": 3_000, "checkpoints/c": 12_000})
+    pieces = pack(here, [here.work, here.checkpoints], tmp_path / "out", piece_bytes)
+    assert len(pieces) > 1
+    names: list[str] = []
+    for piece in pieces:
+        # a tar is padded to 10 KiB, which is nothing beside real sizes
+        assert sum(path.stat().st_size - 10_240 for path in piece.iterdir()) <= piece_bytes
+        names += receive(piece, there)
+    assert sorted(names) == sorted(contents)
+    assert all(there.path(name).read_bytes() == content for name, content in contents.items())
+
+
+def test_a_piece_that_holds_nothing_is_refused(tmp_path: Path) -> None:
+    here = places_at(tmp_path)
+    write_files(here, {"work/a": 10})
+    with pytest.raises(RecipeError, match="too small"):
+        pack(here, [here.work], tmp_path / "out", 1000)
+    with pytest.raises(RecipeError, match="nothing to pack"):
+        pack(here, [here.checkpoints], tmp_path / "out")
 
 
 def test_hidden_files_stay(tmp_path: Path) -> None:
