@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from light_tts.errors import LightTTSError
 from recipes.mini.errors import RecipeError
 from recipes.mini.settings import Settings
 from recipes.mini.travel import Places
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action: Callable[[argparse.Namespace], int] = options.action
     try:
         return action(options)
-    except RecipeError as error:
+    except (RecipeError, LightTTSError) as error:
         logger.error("%s", error)
         return 1
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
-SECONDS_A_SYMBOL = {"en": 0.19, "zh": 0.22}  # of the teacher's speech, by symbols of the front end
+from light_tts.audio import Audio
+
+SECONDS_A_SYMBOL = {"en": 0.14, "zh": 0.17}  # of the teacher's speech, by symbols of the front end
 EDGE_S = 0.3  # silence around it
 
 RUNAWAY = 2.0  # times the expected length
@@ -38,6 +42,12 @@ class ClipCheck:
     @property
     def is_silence(self) -> bool:
         return self.silent or self.longest_pause_s > LONGEST_PAUSE_S
+
+
+def read_clip(path: Path) -> Audio:
+    """A synthesised file, however short or silent it is."""
+    samples, sample_rate_hz = soundfile.read(path, dtype="float32")
+    return Audio(samples, sample_rate_hz)
 
 
 def check_clip(

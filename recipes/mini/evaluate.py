@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from light_tts.encode.audio import load_audio
 from light_tts.encode.features import prompt_mel
 from light_tts.encode.text import TextNormaliser
 from light_tts.encode.tokenizer import TextTokenizer
@@ -26,7 +25,7 @@ from light_tts.models.model_yaml import QWEN_DIR, read_model_config
 from light_tts.quirks import ReferenceQuirks
 from recipes.mini import bars, tones
 from recipes.mini.bars import Row
-from recipes.mini.clips import ClipCheck, check_clip
+from recipes.mini.clips import ClipCheck, check_clip, read_clip
 from recipes.mini.errors import RecipeError
 from recipes.mini.recordings import RECORDINGS, TONES
 from recipes.mini.scores import clip_rows, score_rows, speed_rows
@@ -150,7 +149,7 @@ def _tone_row(work: Path, model_dir: Path, out: Path, voices: Sequence[str], thr
     for clip in spoken.clips:
         voice, number, tone = clip.name.rsplit("-", 2)
         place = (int(number), int(tone))
-        samples = load_audio(clip.path.read_bytes()).samples
+        samples = read_clip(clip.path).samples
         mel = prompt_mel(torch.from_numpy(samples), mel_config).double().numpy()
         contours[voice][place] = tones.spoken_contour(samples, mel, references[voice][place])
         texts[voice, place] = clip.text
@@ -171,7 +170,7 @@ def _checks(results: Sequence[Spoken], model_dir: Path) -> dict[Path, ClipCheck]
     normaliser = TextNormaliser(len, ReferenceQuirks())
     checks = {}
     for clip in (clip for spoken in results for clip in spoken.clips):
-        audio = load_audio(clip.path.read_bytes())
+        audio = read_clip(clip.path)
         num_symbols = len(tokenizer.encode(normaliser.normalise(clip.text, clip.language)))
         checks[clip.path] = check_clip(audio.samples, audio.sample_rate_hz, num_symbols, clip.language)
     return checks

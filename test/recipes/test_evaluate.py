@@ -15,7 +15,7 @@ from light_tts.audio import Audio
 from recipes.mini import bars
 from recipes.mini import evaluate as evaluate_module
 from recipes.mini.bars import Bar, Row, Side, table
-from recipes.mini.clips import ClipCheck, check_clip
+from recipes.mini.clips import ClipCheck, check_clip, read_clip
 from recipes.mini.corpus import TOKEN
 from recipes.mini.errors import RecipeError
 from recipes.mini.evaluate import Evaluator, evaluate
@@ -83,7 +83,7 @@ def by_bar(rows: list[Row]) -> dict[Bar, Row]:
 
 @pytest.mark.parametrize(
     ("seconds", "verdicts"),
-    [(2.0, (False, False, False)), (6.0, (True, False, False)), (0.5, (False, True, False))],
+    [(1.7, (False, False, False)), (4.0, (True, False, False)), (0.5, (False, True, False))],
 )
 def test_length_is_compared_with_what_the_text_needs(
     seconds: float, verdicts: tuple[bool, bool, bool]
@@ -98,6 +98,17 @@ def test_silence_is_found_in_the_middle_and_in_all() -> None:
     assert check_clip(hole, RATE, 10, "en").is_silence
     pause = np.concatenate([noise(0.5), np.zeros(round(0.8 * RATE), np.float32), noise(0.5)])
     assert not check_clip(pause, RATE, 10, "en").is_silence
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(RATE, np.float32), noise(0.1)])
+def test_a_clip_that_no_prompt_could_be_is_read_all_the_same(
+    samples: NDArray[np.float32], tmp_path: Path
+) -> None:
+    Audio(samples, RATE).save(tmp_path / "clip.wav")
+    audio = read_clip(tmp_path / "clip.wav")
+    assert len(audio.samples) == len(samples)
+    check = check_clip(audio.samples, audio.sample_rate_hz, 10, "zh")
+    assert check.is_early_stop or check.is_silence
 
 
 # --- what is spoken

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from light_tts.encode.features import whisper_log_mel
 from light_tts.models.speech_tokenizer import SpeechTokenizer
+from recipes.mini.corpus import Corpus
 from recipes.mini.encoders import frozen_path
+from recipes.mini.models import ge2e
 from recipes.mini.models.encoders_onnx import export_tokenizer
 from recipes.mini.models.stored import Precision, StoredWeights, store
 from recipes.mini.models.token_decoder import TokenDecoder, code_distribution
@@ -59,10 +62,13 @@ def test_the_onnx_file_gives_the_codes_of_the_module(tmp_path: Path, precision: 
     export_tokenizer(SHAPE, weights, path)
     shipped = SpeechTokenizer(path, NUM_CODES)
     seen = set()
-    for num_frames in (1, 2, 3, 4, 5, 50, 333, 700):
+    for num_frames in (1, 2, 3, 4, 5, 50, 333, 700, 2999):
         log_mel = torch.randn(128, num_frames)
         codes = shipped(log_mel)
-        assert codes.tolist() == encoded(encoder, log_mel).tolist()
+        hidden = encoder.hidden(log_mel[None], torch.tensor([num_frames]))[0][0].detach()
+        clear = ((hidden.abs() - 0.5).abs() > 1e-5).all(dim=1)  # 0.5 but for noise rounds either way
+        assert torch.equal(codes[clear], encoded(encoder, log_mel)[clear])
+        assert int((~clear).sum()) <= 1
         assert len(codes) == math.ceil(math.ceil(num_frames / 2) / 2)
         seen |= set(codes.tolist())
     assert len(seen) > 25
@@ -107,11 +113,20 @@ def test_the_onnx_file_hears_no_frame_beyond_the_told_length(tmp_path: Path) -> 
 def test_a_code_depends_on_what_is_near_and_not_on_where_it_is() -> None:
     encoder, _ = random_encoder(shape=TokenizerShape(48, 1, 3, 64))
     middle = torch.randn(128, 4 * (2 * WINDOW + 20))
+    middle[5, 300] = 9.0  # the loudest place, which sets the level, is there in either case
     before = torch.randn(128, 4 * 37)
     alone, later = encoded(encoder, middle), encoded(encoder, torch.cat([before, middle], dim=1))[37:]
     inside = slice(WINDOW + 5, -5)  # 3 codes of convolution in the block, 1 at the start
     assert torch.equal(alone[inside], later[inside])
     assert not torch.equal(alone[:WINDOW], later[:WINDOW])
+
+
+def test_codes_do_not_depend_on_the_level_of_a_recording() -> None:
+    encoder, _ = random_encoder()
+    wav = torch.randn(16_000) * torch.linspace(0.01, 1, 16_000)
+    loud, quiet = whisper_log_mel(wav), whisper_log_mel(0.05 * wav)
+    assert float((loud - quiet).abs().min()) > 0.1
+    assert torch.equal(encoded(encoder, loud), encoded(encoder, quiet))
 
 
 def test_codes_are_numbers_of_six_digits() -> None:
@@ -171,11 +186,32 @@ def test_what_lies_beyond_an_utterance_does_not_count() -> None:
             torch.ones(1, 20, dtype=torch.long),
         )
         f0[0, 12:], mel[0, 12:], phone[0, 12:] = garbage, garbage, int(garbage)
-        batch = tokenizer.TokenBatch(torch.zeros(1, 128, 40), torch.tensor([24]), speaker, mel, f0, phone)
+        features = torch.zeros(1, 128, 40)
+        batch = tokenizer.TokenBatch(features, features, torch.tensor([24]), speaker, mel, f0, phone)
         found = tokenizer._reconstruction(decoded, batch, (torch.arange(20) < 12).float()[None])
         return {name: float(value.detach()) for name, value in found.items()}
 
     assert losses(0.0) == losses(99.0)
+
+
+def test_codes_of_a_recording_are_drawn_to_those_of_the_clean_voice() -> None:
+    settings = dataclasses.replace(settings_for(1).tokenizer, dropout=0.5)
+    stage = tokenizer.TokenizerStage(settings, Corpus(Path("nowhere"), CPU), ge2e.GE2E(), CPU)
+    clean, frames = torch.randn(2, 128, 80), torch.tensor([80, 60])
+    targets = torch.zeros(2, 40, 80), torch.zeros(2, 40), torch.ones(2, 40, dtype=torch.long)
+
+    def losses(heard: Tensor) -> dict[str, Tensor]:
+        return stage.loss(tokenizer.TokenBatch(heard, clean, frames, torch.rand(2, 256), *targets), 1.0)
+
+    stage._encoder.train()
+    stage._encoder.blocks.apply(lambda module: setattr(module, "p", 0.0))  # dropout of what is heard
+    same, other = losses(clean), losses(torch.randn(2, 128, 80))
+    assert float(same["consistency"].detach()) == pytest.approx(0.0, abs=1e-6)
+    assert float(same["survived"]) == 1.0
+    assert float(other["consistency"].detach()) > 0.01
+    assert stage._encoder.training
+    other["consistency"].backward()
+    assert stage._encoder.conv1.weight.grad is not None
 
 
 @pytest.fixture(scope="module")

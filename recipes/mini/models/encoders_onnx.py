@@ -18,7 +18,8 @@ def export_tokenizer(shape: TokenizerShape, weights: StoredWeights, path: Path) 
     """Write `speech_tokenizer_v2.onnx`: feats (1, 128, T) float32, feats_length (1,) int32 -> indices (1, T') int32."""
     g = Graph(weights)
     mask = _frame_mask(g)
-    x = g.gelu(g.conv(_masked(g, "feats", mask), "conv1", stride=2, padding=1))
+    x = _masked(g, _levelled(g, mask), mask)
+    x = g.gelu(g.conv(x, "conv1", stride=2, padding=1))
     mask = _every_second(g, mask)
     x = g.gelu(g.conv(_masked(g, x, mask), "conv2", stride=2, padding=1))
     mask = _every_second(g, mask)
@@ -29,7 +30,7 @@ def export_tokenizer(shape: TokenizerShape, weights: StoredWeights, path: Path) 
     for number in range(shape.blocks):
         x = _token_block(g, f"blocks.{number}", shape, x, mask, bias, angles)
     hidden = g.op("Tanh", g.linear(g.layer_norm(x, "norm"), "project"))
-    # tanh alone would round to the same digits: below 1 it never reaches 1.5
+    hidden = g.op("Mul", hidden, g.constant(tokenizer.SATURATION))
     digits = g.op("Cast", g.op("Round", hidden), to=TensorProto.INT32)
     places = (tokenizer.LEVELS ** np.arange(tokenizer.DIGITS)).astype(np.int32)
     digits = g.op("Mul", g.op("Add", digits, g.constant(np.int32(1))), g.constant(places))
@@ -78,6 +79,13 @@ def _frame_mask(g: Graph) -> str:
 
 def _masked(g: Graph, x: str, mask: str) -> str:
     return g.op("Mul", x, g.op("Unsqueeze", mask, g.constant([1])))
+
+
+def _levelled(g: Graph, mask: str) -> str:
+    absent = g.op("Sub", g.constant(1.0), g.op("Unsqueeze", mask, g.constant([1])))
+    inside = g.op("Add", "feats", g.op("Mul", absent, g.constant(tokenizer.OUTSIDE)))
+    loudest = g.op("ReduceMax", inside, axes=[1, 2], keepdims=1)
+    return g.op("Add", "feats", g.op("Sub", g.constant(tokenizer.LOUDEST), loudest))
 
 
 def _every_second(g: Graph, mask: str) -> str:

@@ -19,11 +19,11 @@ NUM_MELS = 128
 DIGITS, LEVELS = 6, 3
 NUM_CODES = LEVELS**DIGITS  # 729
 WINDOW = 50  # codes, 2 s
-OUTSIDE = (
-    -1e4
-)  # added to a score that must not count; not infinity, since all of a padded row's may be outside
+LOUDEST = 1.5  # about where speech at full scale has it
+# Added to a score that must not count. Not infinity, since all of a padded row's may be outside.
+OUTSIDE = -1e4
+SATURATION = 0.999  # of tanh: rounding then never gives another digit than -1, 0, 1
 
-_SATURATION = 0.999  # of tanh: rounding then never gives another digit than -1, 0, 1
 _ROTARY_BASE = 10_000.0
 
 
@@ -55,14 +55,14 @@ class TokenEncoder(nn.Module):
         Returns (B, T', 6) float32 within -1..1, T' = ceil(ceil(T / 2) / 2), and (B, T') float32, 1 where it counts.
         """
         mask = (torch.arange(log_mel.shape[2], device=log_mel.device) < num_frames[:, None]).float()
-        x = F.gelu(self.conv1(log_mel * mask[:, None]))
+        x = F.gelu(self.conv1(levelled(log_mel, mask) * mask[:, None]))
         mask = mask[:, ::2]
         x = F.gelu(self.conv2(x * mask[:, None])).transpose(1, 2)
         mask = mask[:, ::2]
         bias = attention_bias(mask)
         for block in self.blocks:
             x = block(x, mask, bias)
-        return torch.tanh(self.project(self.norm(x)).float()) * _SATURATION, mask
+        return torch.tanh(self.project(self.norm(x)).float()) * SATURATION, mask
 
     def forward(self, log_mel: Tensor, num_frames: Tensor) -> Tensor:
         """(B, T') int32 codes."""
@@ -104,6 +104,15 @@ class Block(nn.Module):
         )
         out: Tensor = self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
         return out
+
+
+def levelled(log_mel: Tensor, mask: Tensor) -> Tensor:
+    """Put each row's loudest place at LOUDEST: codes then do not depend on how loud a recording is.
+
+    log_mel: (B, 128, T), mask: (B, T)
+    """
+    loudest = (log_mel + OUTSIDE * (1.0 - mask[:, None])).amax(dim=(1, 2), keepdim=True)
+    return log_mel + (LOUDEST - loudest)
 
 
 def attention_bias(mask: Tensor) -> Tensor:
