@@ -120,11 +120,11 @@ def _add_travel(verbs: Verbs) -> None:
     pack.add_argument("--out", type=Path, required=True)
     pack.add_argument("--piece_mb", type=float, default=32.0, help="largest piece, MiB (default 32)")
     collect = _with_checkpoints(
-        _verb(verbs, "collect", "at most 8 volumes of a run, what matters most first", _collect)
+        _verb(verbs, "collect", "at most 4 volumes of a run, what matters most first", _collect)
     )
     collect.add_argument("--out", type=Path, required=True)
     collect.add_argument(
-        "--batch", type=int, default=0, help="1: the next 8, and so on; only while nothing trains"
+        "--batch", type=int, default=0, help="1: the next 4, and so on; only while nothing trains"
     )
     receive = _with_checkpoints(_verb(verbs, "receive", "put volumes into place", _receive))
     receive.add_argument("--volumes", type=Path, required=True, help="folder that holds them, at any depth")

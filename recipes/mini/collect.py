@@ -29,7 +29,7 @@ BEST = "best"  # a stage's best average by validation, where it keeps one
 def collect(
     places: Places, finished: Callable[[str], bool], out: Path, batch: int = 0, stages: Sequence[str] = STAGES
 ) -> tuple[int, int]:
-    """Write the batch-th eight volumes into `out`. Returns how many were written, and how many there are.
+    """Write the batch-th four volumes into `out`. Returns how many were written, and how many there are.
 
     Batches of one collection fit together only while nothing trains.
     """

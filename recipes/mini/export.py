@@ -143,7 +143,9 @@ def _save(folder: Path, part: Part, weights: Mapping[str, Tensor]) -> None:
     halves = {name: value.detach().to("cpu", torch.float16, copy=True) for name, value in weights.items()}
     if bad := [name for name, value in halves.items() if not bool(torch.isfinite(value).all())]:
         raise RecipeError(f"{part}: {len(bad)} weights are not finite in half precision, e.g. {bad[0]}")
-    save_file({name: value.contiguous() for name, value in halves.items()}, folder / f"{part}.safetensors")
+    path = folder / f"{part}.safetensors"
+    save_file({name: value.contiguous() for name, value in halves.items()}, path)
+    path.chmod(0o644)  # safetensors makes files for their owner alone
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

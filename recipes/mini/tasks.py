@@ -68,8 +68,8 @@ class Pipeline:
         work = self.places.work
         return [
             Task("generate", self._command("generate"), self._text_missing, self._spoken),
-            self._training(TOKENIZER, self._speech_missing),
-            self._training(SPEAKER, self._speech_missing),
+            self._training(TOKENIZER, self._speech_for_encoders_missing),
+            self._training(SPEAKER, self._speech_for_encoders_missing),
             Task("extract", self._command("extract"), self._encoders_missing, self._encoded),
             Task("flow-mels", self._command("flow-mels"), self._flow_missing, (work / FLOW_MELS).is_dir),
             self._training("vocoder", self._speech_or_mels_missing),
@@ -118,6 +118,11 @@ class Pipeline:
     def _speech_missing(self, _ended: Collection[str]) -> str | None:
         return None if self.spoken_hours() > 0 else "no speech yet"
 
+    def _speech_for_encoders_missing(self, ended: Collection[str]) -> str | None:
+        if self.settings.run.one_after_another:
+            return self._all_speech_missing(ended)
+        return self._speech_missing(ended)
+
     def _flow_missing(self, ended: Collection[str]) -> str | None:
         if not self._has_flow():
             return "the flow is not far enough"
@@ -132,6 +137,8 @@ class Pipeline:
         due = self._has_flow() and "flow-mels" not in ended and not self.finished("vocoder")
         if due and not (self.places.work / FLOW_MELS).is_dir():
             return "no mels of the flow yet"
+        if self.settings.run.one_after_another and not self._encoded():
+            return "the encoders come first"
         return self._speech_missing(ended)
 
     def _all_speech_missing(self, ended: Collection[str]) -> str | None:

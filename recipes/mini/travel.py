@@ -19,8 +19,8 @@ from recipes.mini.errors import RecipeError
 
 logger = logging.getLogger(__name__)
 
-VOLUME_BYTES = 16 * 2**20 - 2**16  # a returned file's limit, less the tar's own end
-VOLUMES_A_CALL = 8
+VOLUME_BYTES = 15 * 2**20  # of a returned file, with its end
+VOLUMES_A_CALL = 4  # 60 MiB together
 PIECE_BYTES = 32 * 2**20  # travel together to the training machine, beside the repository
 
 _CUT = 2**20  # so much below a volume's size files are cut
@@ -107,7 +107,7 @@ def fill(items: Iterable[Item], max_bytes: int = VOLUME_BYTES) -> list[list[Item
 
 
 def write_volumes(items: Sequence[Item], out: Path, batch: int = 0) -> tuple[int, int]:
-    """Write the batch-th eight volumes into `out`, in place of those there; returns how many, and of how many."""
+    """Write the batch-th four volumes into `out`, in place of those there; returns how many, and of how many."""
     volumes = fill(items)
     first = batch * VOLUMES_A_CALL
     chosen = volumes[first : first + VOLUMES_A_CALL]

@@ -236,7 +236,7 @@ def _work(
     torch.set_num_threads(1)
     device = torch.device(device_name)
     if device.type == "cuda":
-        torch.cuda.set_per_process_memory_fraction(_MEMORY_SHARE / processes, device)
+        torch.cuda.set_per_process_memory_fraction(_MEMORY_SHARE / processes, device.index or 0)
         torch.backends.cuda.matmul.allow_tf32 = True
     teacher = Teacher(settings, work, device)
     paths = shard_paths(work / "corpus", number)

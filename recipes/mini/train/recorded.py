@@ -69,7 +69,7 @@ class Gradients:
 
     def _compute(self, kind: Hashable, inputs: Sequence[Tensor]) -> tuple[Losses, Placed]:
         losses = self._objective(kind, inputs)
-        gradients = self._differentiate(losses)
+        gradients = [(parameter, _laid_out(parameter, g)) for parameter, g in self._differentiate(losses)]
         self._put(gradients)
         return {name: loss.detach() for name, loss in losses.items()}, gradients
 
@@ -105,3 +105,10 @@ class Gradients:
             return False
         self._recordings[kind] = _Recording(graph, own, losses, gradients)
         return True
+
+
+def _laid_out(parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+    """The gradient with its parameter's strides, which a fused optimizer asks for on CUDA. Convolutions differ."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(gradient)
