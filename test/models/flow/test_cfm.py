@@ -50,7 +50,7 @@ class Drift:
         def velocity(
             x: Tensor, time: Tensor, state: EstimatorState | None, keep_state: bool
         ) -> tuple[Tensor, EstimatorState | None]:
-            assert torch.equal(*x.chunk(2))
+            assert x.shape[0] == mu.shape[0]
             return mu.transpose(1, 2) + time[:, :, None], None
 
         return velocity
@@ -60,11 +60,16 @@ class Drift:
 
 
 def solve_whole(
-    estimator: AnyEstimator, inputs: Inputs, lens: list[int] | None = None, chunk: int = 0, steps: int = STEPS
+    estimator: AnyEstimator,
+    inputs: Inputs,
+    lens: list[int] | None = None,
+    chunk: int = 0,
+    steps: int = STEPS,
+    rate: float = RATE,
 ) -> Tensor:
     lengths = torch.tensor(lens or [inputs.num_frames] * len(inputs.x))
     frames = Frames.whole(lengths, inputs.num_frames, chunk)
-    return solve(estimator, inputs.x, inputs.mu, inputs.spks, inputs.cond, frames, RATE, steps)[0]
+    return solve(estimator, inputs.x, inputs.mu, inputs.spks, inputs.cond, frames, rate, steps)[0]
 
 
 def recorded_inputs(recording: Recording, mu: str) -> Inputs:
@@ -130,6 +135,16 @@ def test_guidance_extrapolates_from_the_unconditioned_velocity() -> None:
     assert drift.frames.new_lens.tolist() == [7, 5, 7, 5]
 
 
+def test_without_guidance_no_unconditioned_row_is_computed() -> None:
+    inputs, drift = Inputs.random(2, 7), Drift()
+    frames = Frames.whole(torch.tensor([7, 5]), 7, 0)
+    given = (inputs.x, inputs.mu, inputs.spks, inputs.cond, frames)
+    plain, _ = solve(drift, *given, 0.0, STEPS)
+    assert all(len(value) == 2 for value in drift.bound.values())
+    nearly, _ = solve(Drift(), *given, 1e-9, STEPS)
+    torch.testing.assert_close(plain, nearly)
+
+
 def test_batch_equals_single(estimator: AnyEstimator) -> None:
     lens = [60, 23, 41]
     inputs = Inputs.random(3, 60)
@@ -139,12 +154,14 @@ def test_batch_equals_single(estimator: AnyEstimator) -> None:
         torch.testing.assert_close(batch[row : row + 1, :, :length], single, atol=STREAM_TOLERANCE, rtol=0)
 
 
-def test_streams_of_different_age_equal_their_whole_runs(estimator: AnyEstimator) -> None:
+@pytest.mark.parametrize("rate", [RATE, 0.0])
+def test_streams_of_different_age_equal_their_whole_runs(estimator: AnyEstimator, rate: float) -> None:
     """Three streams join at different times; every round is one batch."""
     lens = [170, 130, 64]
     inputs = Inputs.random(3, 170)
     expected = [
-        solve_whole(estimator, inputs.row(row, lens[row]), chunk=CHUNK, steps=3)[0] for row in range(3)
+        solve_whole(estimator, inputs.row(row, lens[row]), chunk=CHUNK, steps=3, rate=rate)[0]
+        for row in range(3)
     ]
     past = [0, 0, 0]
     states: list[SolverState | None] = [None, None, None]
@@ -156,7 +173,7 @@ def test_streams_of_different_age_equal_their_whole_runs(estimator: AnyEstimator
         frames = Frames(torch.tensor(starts), torch.tensor(lengths), max(lengths), CHUNK, max(starts))
         stacked = SolverState.stack([states[row] for row in active])
         mel, batch = solve(
-            estimator, piece.x, piece.mu, piece.spks, piece.cond, frames, RATE, 3, stacked, keep_state=True
+            estimator, piece.x, piece.mu, piece.spks, piece.cond, frames, rate, 3, stacked, keep_state=True
         )
         assert batch is not None
         for index, (row, state) in enumerate(zip(active, batch.split(), strict=True)):
