@@ -1,7 +1,8 @@
 """extract: the corpus as codes and speaker embeddings, by the very encoders that are shipped.
 
-Freezes the encoders first. WORK/codes.safetensors: job, num int32 (u,); codes uint16 (sum of num,); embedding float16
-(u, 192), each of unit length before it is rounded. WORK/codes.json: how the codes are used and how they repeat.
+Freezes the encoders first. Codes that the same encoders made of an earlier corpus are kept. WORK/codes.safetensors:
+job, num int32 (u,); codes uint16 (sum of num,); embedding float16 (u, 192), each of unit length before it is rounded.
+WORK/codes.json: how the codes are used and how they repeat.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recipes.mini.corpus import TOKEN, Corpus
@@ -23,7 +24,7 @@ from recipes.mini.errors import RecipeError
 from recipes.mini.features import at_16_khz, frame_mask, speaker_features, speech_features
 from recipes.mini.models.speaker import EMBED_DIM
 from recipes.mini.models.tokenizer import NUM_CODES
-from recipes.mini.settings import Settings
+from recipes.mini.settings import SAMPLE_RATE, Settings
 from recipes.mini.train.utterances import CODES_NAME
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _TOLERATED = 0.002  # share of natural codes that the sampler may forbid
 class CodeFacts:
     """tokenizer, speaker: digests of the encoders' weights
 
+    utterances, hours: in all; corpus_bytes: of the shards that were encoded last
     perplexity: of the codes, at most 729
     repeated: share of codes that occurred at least 1, 2, ... 10 times among the 10 before
     win_size, tau_r: repetition-aware sampling that forbids hardly a code that is natural
@@ -48,6 +50,7 @@ class CodeFacts:
     speaker: str
     utterances: int
     hours: float
+    corpus_bytes: int
     perplexity: float
     repeated: list[float]
     win_size: int
@@ -63,20 +66,46 @@ def extract(settings: Settings, work: Path, checkpoints: Path, device: torch.dev
         raise RecipeError(f"{corpus.folder} holds no speech (generate makes it)")
     codes, embedding = encode_corpus(corpus, encoders)
     _check(corpus, codes, embedding)
+    job = torch.from_numpy(corpus.job).int()
+    earlier = _earlier(work, encoders, job)
+    if earlier is not None:
+        job = torch.cat([job, earlier[0]])
+        codes, embedding = codes + earlier[1], torch.cat([embedding, earlier[2]])
     num = [len(row) for row in codes]
     _save(
         work / CODES_NAME,
         {
-            "job": torch.from_numpy(corpus.job).int(),
+            "job": job,
             "num": torch.tensor(num, dtype=torch.int32),
             "codes": torch.cat(codes).to(torch.uint16),
             "embedding": embedding.half(),
         },
     )
-    facts = _facts(corpus, encoders, codes)
+    facts = _facts(encoders, codes, corpus_bytes(work))
     (work / FACTS_NAME).write_text(json.dumps(asdict(facts), indent=1) + "\n", "utf-8")
     logger.info("extract: %d utterances, %.1f h, perplexity %.0f", len(codes), facts.hours, facts.perplexity)
     return facts
+
+
+def corpus_bytes(work: Path) -> int:
+    """Of all shards: tells whether a corpus is the one that was encoded."""
+    return sum(path.stat().st_size for path in (work / "corpus").glob("shard-*.safetensors"))
+
+
+def _earlier(work: Path, encoders: FrozenEncoders, job: Tensor) -> tuple[Tensor, list[Tensor], Tensor] | None:
+    """Jobs, codes and embeddings of what these encoders encoded before and is not among `job`."""
+    try:
+        facts = json.loads((work / FACTS_NAME).read_text("utf-8"))
+        made_by = facts["tokenizer"], facts["speaker"]
+        arrays = load_file(work / CODES_NAME)
+    except (FileNotFoundError, KeyError, ValueError):
+        return None
+    if made_by != (encoders.tokenizer_weights.digest(), encoders.speaker_weights.digest()):
+        return None
+    kept = ~torch.isin(arrays["job"], job)
+    rows = arrays["codes"].long().split(arrays["num"].tolist())
+    codes = [row for row, keep in zip(rows, kept.tolist(), strict=True) if keep]
+    return arrays["job"][kept], codes, arrays["embedding"].float()[kept]
 
 
 @torch.inference_mode()
@@ -124,7 +153,7 @@ def _check(corpus: Corpus, codes: list[Tensor], embedding: Tensor) -> None:
         raise RecipeError(f"{corpus.folder}: a job was spoken twice")
 
 
-def _facts(corpus: Corpus, encoders: FrozenEncoders, codes: list[Tensor]) -> CodeFacts:
+def _facts(encoders: FrozenEncoders, codes: list[Tensor], encoded_bytes: int) -> CodeFacts:
     share = torch.bincount(torch.cat(codes), minlength=NUM_CODES).double()
     share = share / share.sum()
     perplexity = float(torch.exp(-(share * (share + 1e-12).log()).sum()))
@@ -133,7 +162,8 @@ def _facts(corpus: Corpus, encoders: FrozenEncoders, codes: list[Tensor]) -> Cod
         tokenizer=encoders.tokenizer_weights.digest(),
         speaker=encoders.speaker_weights.digest(),
         utterances=len(codes),
-        hours=corpus.hours,
+        hours=sum(map(len, codes)) * TOKEN / SAMPLE_RATE / 3600,
+        corpus_bytes=encoded_bytes,
         perplexity=perplexity,
         repeated=repeated,
         win_size=_WINDOW,

@@ -48,6 +48,8 @@ class GenerateSettings:
 
     processes: int = 8  # more bring little and multiply the memory and the danger of one bad index
     hours: float = 20.0
+    # A later run that begins here adds other speech: codes of all runs are kept, and the language model learns all.
+    first_job: int = 0
     min_s: float = 0.5  # single words are short
     max_s: float = 16.0
     utterances_per_shard: int = 60
@@ -237,6 +239,7 @@ class Settings:
                 validation_utterances=1,
             ),
             run=RunSettings(
+                one_after_another=False,
                 corpus_hours=0.0, tokenizer_s=10.0, flow_mels_hours=0.01, checkpoint_every_s=5.0, collect_every_s=5.0,
                 status_every_s=1.0, finish_s=5.0, restarts=1, device="cpu",
             ),

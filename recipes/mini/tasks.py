@@ -10,6 +10,7 @@ from pathlib import Path
 
 from recipes.mini.children import Command, Missing, Task
 from recipes.mini.encoders import SPEAKER, TOKENIZER, frozen_path
+from recipes.mini.extract import FACTS_NAME, corpus_bytes
 from recipes.mini.settings import SAMPLE_RATE, Settings
 from recipes.mini.train.checkpoint import checkpoints
 from recipes.mini.train.utterances import CODES_NAME
@@ -149,7 +150,13 @@ class Pipeline:
         return f"{training[0]} is not trained yet" if training else self._all_speech_missing(ended)
 
     def _encoded(self) -> bool:
-        return (self.places.work / CODES_NAME).exists()
+        """Whether there are codes of the corpus that lies there, not of an earlier one alone."""
+        work = self.places.work
+        try:
+            facts = json.loads((work / FACTS_NAME).read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            return False
+        return (work / CODES_NAME).exists() and facts.get("corpus_bytes") == corpus_bytes(work)
 
     def _codes_missing(self, _ended: Collection[str]) -> str | None:
         return None if self._encoded() else "no codes of the corpus yet"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,44 @@ def test_stored_weights_come_back_from_their_file(tmp_path: Path) -> None:
         assert torch.equal(loaded.floats()[name], value)
     with pytest.raises(RecipeError, match="holds no weights"):
         StoredWeights.load(tmp_path / "none.safetensors")
+
+
+def test_codes_of_an_earlier_corpus_are_kept_while_the_encoders_are_the_same(
+    trained: tuple[Path, Path], extracted: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(extracted, work)
+    before = load_file(work / "codes.safetensors")
+    shards = sorted((work / "corpus").glob("shard-*.safetensors"))
+    assert len(shards) > 1
+    for shard in shards[1:]:
+        shard.unlink()
+    facts = extract(SETTINGS, work, trained[1], CPU)
+    after = load_file(work / "codes.safetensors")
+    assert sorted(after["job"].tolist()) == sorted(before["job"].tolist())
+    assert facts.utterances == 10
+    by_job = {
+        int(job): (row, voice)
+        for job, row, voice in zip(
+            before["job"],
+            before["codes"].long().split(before["num"].tolist()),
+            before["embedding"],
+            strict=True,
+        )
+    }
+    rows = after["codes"].long().split(after["num"].tolist())
+    kept = 0
+    for job, row, voice in zip(after["job"], rows, after["embedding"], strict=True):
+        kept += torch.equal(row, by_job[int(job)][0])
+        torch.testing.assert_close(voice, by_job[int(job)][1], atol=2e-3, rtol=0)
+    assert kept >= 9  # batches of other sizes may round a code of an encoded one differently
+    utterances = read_utterances(work, Jobs(work / "text"), NUM_CODES)
+    corpus = Corpus(work / "corpus", CPU)
+    corpus.refresh()
+    present = utterances.of_jobs(corpus.job)
+    assert sorted(present.job.tolist()) == sorted(corpus.job.tolist())
+
+    path = work / "codes.json"
+    other = json.loads(path.read_text("utf-8")) | {"tokenizer": "another"}
+    path.write_text(json.dumps(other), "utf-8")
+    assert extract(SETTINGS, work, trained[1], CPU).utterances == len(corpus)

@@ -9,7 +9,9 @@ from recipes.mini.train.recorded import Gradients
 def test_gradients_lie_in_memory_as_their_parameters_do() -> None:
     weight = nn.Parameter(torch.randn(3, 5))
     factors = torch.randn(5, 3)
-    gradients = Gradients(lambda _kind, inputs: {"loss": (weight.T * inputs[0]).sum()}, [weight], record=False)
+    gradients = Gradients(
+        lambda _kind, inputs: {"loss": (weight.T * inputs[0]).sum()}, [weight], record=False
+    )
     (plain,) = torch.autograd.grad((weight.T * factors).sum(), [weight])
     assert plain.stride() != weight.stride()
     gradients(None, [factors])

@@ -19,6 +19,7 @@ from recipes.mini.children import Task
 from recipes.mini.collect import STAGES, WEIGHTS, by_importance, refresh_weights, to_travel
 from recipes.mini.dry_run import dry_run, speak, write_tiny_inputs
 from recipes.mini.errors import RecipeError
+from recipes.mini.extract import corpus_bytes
 from recipes.mini.run import StageStatus, newest_figures, run, status_line
 from recipes.mini.settings import Settings
 from recipes.mini.tasks import Pipeline, progress
@@ -146,6 +147,33 @@ def test_a_damaged_newest_checkpoint_does_not_hide_the_one_before(tmp_path: Path
     assert progress(TINY, tmp_path, "lm").step == 5
 
 
+def leave_codes(work: Path) -> None:
+    """Of the corpus that lies there."""
+    (work / "codes.safetensors").write_bytes(b"")
+    (work / "codes.json").write_text(json.dumps({"corpus_bytes": corpus_bytes(work)}), "utf-8")
+
+
+def test_codes_of_an_earlier_corpus_are_not_enough(work: Path) -> None:
+    tasks = {t.name: t for t in Pipeline(TINY, Path("settings.json"), places_at(work.parent)).tasks()}
+    leave_codes(work)
+    assert tasks["extract"].finished()
+    assert tasks["lm"].missing(()) is None
+    (work / "corpus" / "shard-099-000.safetensors").write_bytes(b"more")
+    assert not tasks["extract"].finished()
+    assert tasks["lm"].missing(()) == "no codes of the corpus yet"
+
+
+def test_one_after_another_means_speech_then_encoders_then_the_rest(work: Path) -> None:
+    settings = dataclasses.replace(TINY, run=dataclasses.replace(TINY.run, one_after_another=True))
+    places = places_at(work.parent)
+    tasks = {task.name: task for task in Pipeline(settings, Path("settings.json"), places).tasks()}
+    assert tasks["tokenizer"].missing(()) == tasks["speaker"].missing(()) == "the corpus is not complete"
+    assert tasks["tokenizer"].missing({"generate"}) is None
+    assert tasks["vocoder"].missing({"generate"}) == "the encoders come first"
+    leave_codes(work)
+    assert tasks["vocoder"].missing({"generate"}) is None
+
+
 def test_flow_and_lm_wait_for_codes_and_extract_waits_for_encoders(work: Path) -> None:
     places = places_at(work.parent)
     pipeline = Pipeline(TINY, Path("settings.json"), places)
@@ -156,7 +184,7 @@ def test_flow_and_lm_wait_for_codes_and_extract_waits_for_encoders(work: Path) -
         leave_checkpoint(places.checkpoints / stage, 1000, 1e6)
     assert tasks["extract"].missing(()) == "the corpus is not complete"
     assert tasks["extract"].missing({"generate"}) is None
-    (work / "codes.safetensors").write_bytes(b"")
+    leave_codes(work)
     assert tasks["lm"].missing(()) is None
     assert tasks["flow"].missing(()) == "the corpus is not complete"
     assert tasks["flow"].missing({"generate"}) is None
@@ -171,7 +199,7 @@ def test_the_vocoder_waits_for_mels_of_a_flow_that_can_make_them(work: Path) -> 
     assert tasks["vocoder"].missing(()) == "no mels of the flow yet"
     assert tasks["vocoder"].missing({"flow-mels"}) is None  # tried in vain
     assert tasks["flow-mels"].missing({"generate"}) == "no codes of the corpus yet"
-    (work / "codes.safetensors").write_bytes(b"")
+    leave_codes(work)
     assert tasks["flow-mels"].missing({"generate"}) is None
     (work / "flow-mels").mkdir()
     assert tasks["flow-mels"].finished()

@@ -81,7 +81,8 @@ def generate(
     corpus = work / "corpus"
     validate(settings, work)  # all of it, on the CPU, before any process touches the GPU
     done, samples = finished(corpus)
-    todo = [job for job in range(len(Jobs(work / "text"))) if job not in done][:num_jobs]
+    jobs = range(settings.generate.first_job, len(Jobs(work / "text")))
+    todo = [job for job in jobs if job not in done][:num_jobs]
     before = samples / SAMPLE_RATE / 3600
     logger.info("corpus: %d utterances, %.2f h; %d jobs to read", len(done), before, len(todo))
     if not todo or before >= settings.generate.hours:

@@ -50,6 +50,7 @@ def read_tape(settings: Settings, work: Path, device: torch.device) -> tuple[Mel
     utterances = read_utterances(work, jobs, settings.model.speech_token_size)
     corpus = Corpus(work / "corpus", device)
     corpus.refresh()
+    utterances = utterances.of_jobs(corpus.job)  # those of earlier runs have codes and no speech any more
     return MelTape.of(corpus, utterances, settings.model_config().mel), utterances
 
 

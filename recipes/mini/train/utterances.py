@@ -39,6 +39,14 @@ class Utterances:
     def __len__(self) -> int:
         return len(self.job)
 
+    def of_jobs(self, jobs: NDArray[np.int64]) -> Utterances:
+        """Those whose job is among `jobs`; codes that nobody refers to stay."""
+        kept = np.isin(self.job, jobs)
+        return Utterances(
+            self.job[kept], self.start[kept], self.num[kept], self.speaker[kept], self.codes,
+            self.embedding[torch.from_numpy(kept)],
+        )  # fmt: skip
+
     def held_out(self, share: float) -> NDArray[np.bool_]:
         """(u,) which utterances are for validation: decided by the job alone, so that it never changes.
 

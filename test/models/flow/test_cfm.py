@@ -50,7 +50,9 @@ class Drift:
         def velocity(
             x: Tensor, time: Tensor, state: EstimatorState | None, keep_state: bool
         ) -> tuple[Tensor, EstimatorState | None]:
-            assert x.shape[0] == mu.shape[0]
+            assert len(x) == len(mu)
+            if not mu.chunk(2)[1].any():  # guided: both halves start from the same noise
+                assert torch.equal(*x.chunk(2))
             return mu.transpose(1, 2) + time[:, :, None], None
 
         return velocity
