@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,14 +30,45 @@ def use_threads(number: int) -> None:
     torch.set_num_threads(number)
 
 
+class _Crossing:
+    """Who is inside `single_threaded`: torch has one number of threads for the process, beside one for each thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._outside_threads = 1
+
+    def enter(self) -> None:
+        import torch
+
+        with self._lock:
+            # Asked in any case: a thread that is new to torch takes the process's number when it first needs one.
+            number = torch.get_num_threads()
+            if self._inside == 0:
+                self._outside_threads = number
+            self._inside += 1
+            torch.set_num_threads(1)
+
+    def leave(self) -> None:
+        import torch
+
+        with self._lock:
+            self._inside -= 1
+            # Also while others are inside: the number of this thread is its own, and the process's, which new threads
+            # take, must not stay at 1.
+            torch.set_num_threads(self._outside_threads)
+
+
+_crossing = _Crossing()  # torch's number of threads is global, and so is the memory of what it was
+
+
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Run torch's CPU operators in this thread alone: for many small ones, meeting costs more than it saves."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Run torch's CPU operators in this thread alone: for many small ones, meeting costs more than it saves. Several
+    threads may be inside at once.
+    """
+    _crossing.enter()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _crossing.leave()

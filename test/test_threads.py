@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -23,6 +24,40 @@ def test_one_thread_inside_and_as_many_as_before_outside() -> None:
         with pytest.raises(RuntimeError):
             failing()
         assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_threads_that_are_inside_together_leave_the_number_as_it_was() -> None:
+    first_inside, second_inside, first_left = threading.Event(), threading.Event(), threading.Event()
+    seen: dict[str, int] = {}
+
+    def first() -> None:
+        with single_threaded():
+            first_inside.set()
+            second_inside.wait(10)
+        first_left.set()
+
+    def second() -> None:
+        first_inside.wait(10)
+        with single_threaded():
+            second_inside.set()
+            first_left.wait(10)
+            seen["inside"] = torch.get_num_threads()
+        seen["after"] = torch.get_num_threads()
+
+    torch.set_num_threads(3)
+    try:
+        threads = [threading.Thread(target=target) for target in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        fresh = threading.Thread(target=lambda: seen.update(fresh=torch.get_num_threads()))
+        fresh.start()
+        fresh.join(10)
+        assert torch.get_num_threads() == 3
+        assert seen == {"inside": 1, "after": 3, "fresh": 3}
     finally:
         torch.set_num_threads(1)
 
