@@ -72,7 +72,7 @@ class BistreamSequence(SpeechSequence):
         self._feed: list[Symbol] | None = None
         self._in_block = Constraint(ignore_eos=True, banned=_all_stop_ids_but(cfg, cfg.fill_id))
         self._in_rest = Constraint(banned=_all_stop_ids_but(cfg, cfg.eos_id))
-        self.max_kv_len = self._longest(request)
+        self._num_prompt_text, self._num_prompt_speech = len(request.prompt_text), len(request.prompt_speech)
         if request.text:
             self.append_text(request.text)
 
@@ -91,6 +91,16 @@ class BistreamSequence(SpeechSequence):
 
     def end_text(self) -> None:
         self._text_ended = True
+
+    @property
+    def max_kv_len(self) -> int:
+        """Speech is limited by the text's length once text has ended, and by its blocks until then."""
+        blocks = self._kv_len(self._num_text_tokens, 0)
+        return self.longest() if self._text_ended else blocks
+
+    def longest(self, more_text: int = 0) -> int:
+        text = self._num_text_tokens + more_text
+        return self._kv_len(text, self._limits.max_len(text))
 
     def next_feed(self) -> list[Symbol] | None:
         if self._feed is None and self.finish_reason is None:
@@ -180,15 +190,15 @@ class BistreamSequence(SpeechSequence):
         self.finish_reason = reason
         self._feed = None
 
-    def _longest(self, request: SequenceRequest) -> int:
-        """Speech is limited by the text's length once text has ended, and by its blocks until then."""
+    def _kv_len(self, num_text_tokens: int, num_speech_tokens: int) -> int:
+        """KV slots for the prompt, so much text, and the speech of its blocks or so much, whichever is more."""
         num_text, num_speech = self._cfg.mix_ratio
-        text = len(request.prompt_text) + self._max_text_tokens
-        speech = max(self._limits.max_len(self._max_text_tokens), num_speech * (1 + text // num_text))
-        prompt = len(request.prompt_text) + len(request.prompt_speech)
+        text = self._num_prompt_text + num_text_tokens
+        speech = max(num_speech_tokens, num_speech * (1 + text // num_text))
+        prompt = self._num_prompt_text + self._num_prompt_speech
         # A fill right after the first feed leaves all of it to be fed again.
         fed_twice = 1 + prompt + num_text if self._quirks.bistream_feeds_last_token_twice else 0
-        return 2 + text + len(request.prompt_speech) + speech + fed_twice
+        return 2 + text + self._num_prompt_speech + speech + fed_twice
 
 
 def _take(queue: deque[int], count: int) -> list[int]:

@@ -1,8 +1,7 @@
-"""Continuous batching: a step feeds every sequence that can go on, and samples a token for each."""
+"""Continuous batching: a step feeds every sequence that has a place, and samples a token for each."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -12,11 +11,12 @@ from torch import Tensor
 from light_tts.errors import GenerationFailed, LightTTSError, TextTooLong
 from light_tts.llm.batch import Feed, pack
 from light_tts.llm.bistream import BistreamSequence
-from light_tts.llm.kv_pool import KVPool, Span
 from light_tts.llm.request import SamplingParams, SequenceRequest
 from light_tts.llm.sampler import Picker, RasSampler
-from light_tts.llm.sequence import FinishReason, SpeechSequence, Symbol, UniSequence
+from light_tts.llm.scheduler import Scheduler, State, Work
+from light_tts.llm.sequence import FinishReason, SpeechSequence, UniSequence
 from light_tts.llm.silent import SILENT_TOKENS, SilentTokenFilter
+from light_tts.models.kv_cache import SavedKV
 from light_tts.models.speech_lm import SpeechLM
 from light_tts.quirks import ReferenceQuirks
 
@@ -48,31 +48,25 @@ class FailedEvent:
 Event = TokenEvent | FinishedEvent | FailedEvent
 
 
-@dataclass(slots=True)
-class _Waiting:
-    sequence_id: int
-    sequence: SpeechSequence
-    picker: Picker
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """What becomes of a sequence's scores and tokens."""
 
-
-@dataclass(slots=True)
-class _Running:
-    sequence_id: int
-    sequence: SpeechSequence
     picker: Picker
     silent: SilentTokenFilter
-    span: Span
-    kv_len: int = 0
 
 
 class Engine:
     """Generates speech tokens for any number of sequences. Not thread-safe, starts no threads.
 
-    pool_size_tokens: KV slots; a sequence reserves its longest possible length while it runs
+    pool_size_tokens: KV slots; a sequence that runs has all that it can need
     max_running: sequences in one batch at most; the others wait in order of arrival
-    max_prefill_tokens: prompts wait for the next step where they would exceed this together
-    end_of_prompt_id: id of `<|endofprompt|>`, which splits CosyVoice3's prompt text in bistream
+    max_prefill_tokens: of prompts, per step; what is longer takes several
+    end_of_prompt_id: id of `<|endofprompt|>`, which splits CosyVoice3's prompt text in bistream; see also `add`
     silent_tokens: runs of these are shortened in the events; None takes the model version's list
+    int8_kv: keys and values are kept in 8 bits
+    max_sequence_tokens: longest prompt and output of a sequence together; None: what the pool holds
+    admit_every, yield_after: as in Scheduler
     """
 
     def __init__(
@@ -85,20 +79,29 @@ class Engine:
         max_prefill_tokens: int = 4096,
         end_of_prompt_id: int | None = None,
         silent_tokens: Collection[int] | None = None,
+        int8_kv: bool = False,
+        max_sequence_tokens: int | None = None,
+        admit_every: int = 1,
+        yield_after: int | None = None,
     ) -> None:
-        if max_running < 1:
-            raise ValueError(f"max_running is {max_running}, must be at least 1")
         self._model = model
-        self._pool = KVPool(pool_size_tokens)
-        self._cache = model.new_cache(pool_size_tokens)
-        self._max_running = max_running
-        self._max_prefill_tokens = max_prefill_tokens
+        self._cache = model.new_cache(pool_size_tokens, int8=int8_kv)
+        self._scheduler: Scheduler[SavedKV] = Scheduler(
+            self._cache,
+            pool_size_tokens,
+            max_running,
+            max_step_tokens=max_prefill_tokens,
+            admit_every=admit_every,
+            yield_after=yield_after,
+        )
         self._quirks = quirks or ReferenceQuirks()
         self._end_of_prompt_id = end_of_prompt_id
         self._silent_tokens = SILENT_TOKENS[model.cfg.version] if silent_tokens is None else silent_tokens
-        self._waiting: deque[_Waiting] = deque()
-        self._running: dict[int, _Running] = {}
+        self._max_sequence_tokens = max_sequence_tokens
+        self._voices: dict[int, _Voice] = {}
         self._next_id = 0
+        self._batch_ids: tuple[int, ...] = ()
+        self._events: list[Event] = []  # outlives a step that fails half-way
 
     @property
     def device(self) -> torch.device:
@@ -106,33 +109,55 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        """Sequences that could go on if they had a place."""
+        return self._scheduler.num_queued
 
     @property
     def num_running(self) -> int:
-        """Sequences that hold KV slots, those that wait for text included."""
-        return len(self._running)
+        """Sequences with a place; those that wait for text have none."""
+        return self._scheduler.num_running
+
+    @property
+    def num_slots(self) -> int:
+        return self._scheduler.pool.num_slots
 
     @property
     def num_free_slots(self) -> int:
-        return self._pool.num_free
+        return self._scheduler.pool.num_free
+
+    @property
+    def batch_ids(self) -> tuple[int, ...]:
+        """The sequences of the last forward, also if it failed."""
+        return self._batch_ids
 
     def is_idle(self) -> bool:
         """True where `step` would do nothing: there are no sequences, or all wait for text."""
-        self._admit()
-        return all(self._blocked(running.sequence) for running in self._running.values())
+        return self._scheduler.is_idle()
 
     def can_go_on(self, sequence_id: int) -> bool:
-        """Whether `step` would feed this sequence: it runs, and does not wait for text."""
-        self._admit()
-        running = self._running.get(sequence_id)
-        return running is not None and running.sequence.next_feed() is not None
+        """Whether this sequence has a place: it has text, and it is its turn."""
+        self._scheduler.give_places()
+        entry = self._scheduler.find(sequence_id)
+        return entry is not None and entry.state is State.RUNNING
 
-    def add(self, request: SequenceRequest, picker: Picker | None = None) -> int:
+    def has_started(self, sequence_id: int) -> bool:
+        """Whether the sequence has had a place; False too where it has finished."""
+        entry = self._scheduler.find(sequence_id)
+        return entry is not None and entry.started
+
+    def awaits_first_place(self, sequence_id: int) -> bool:
+        """Whether the sequence has text, and waits for its turn to begin."""
+        entry = self._scheduler.find(sequence_id)
+        return entry is not None and not entry.started and entry.state is State.QUEUED
+
+    def add(
+        self, request: SequenceRequest, picker: Picker | None = None, *, end_of_prompt_id: int | None = None
+    ) -> int:
         """Queue a sequence; returns its id.
 
         picker: replaces the sampler that `request.sampling` asks for
-        Raises InvalidInput for unknown token ids, TextTooLong if it cannot fit into the pool even alone.
+        end_of_prompt_id: replaces the engine's
+        Raises InvalidInput for unknown token ids, TextTooLong if it cannot be had even alone.
         """
         cfg = self._model.cfg
         request.check_ids(cfg)
@@ -140,117 +165,99 @@ class Engine:
         if request.max_text_tokens is None:
             sequence = UniSequence(cfg, request, self._quirks)
         else:
-            sequence = BistreamSequence(cfg, request, self._quirks, self._end_of_prompt_id)
-        if sequence.max_kv_len > self._pool.num_slots:
-            need, limit = sequence.max_kv_len, self._pool.num_slots
-            raise TextTooLong(f"text and prompt may need {need} KV slots, the pool has {limit}")
+            end = self._end_of_prompt_id if end_of_prompt_id is None else end_of_prompt_id
+            sequence = BistreamSequence(cfg, request, self._quirks, end)
+        self._check_length(sequence)
         if picker is None:
             picker = RasSampler(request.sampling or SamplingParams.of(cfg.sampling))
         sequence_id, self._next_id = self._next_id, self._next_id + 1
-        self._waiting.append(_Waiting(sequence_id, sequence, picker))
+        self._scheduler.add(sequence_id, sequence)
+        self._voices[sequence_id] = _Voice(picker, SilentTokenFilter(self._silent_tokens))
         return sequence_id
 
     def append_text(self, sequence_id: int, ids: tuple[int, ...]) -> None:
         """More text of a bistream sequence; ignored if it has finished. Raises TextTooLong, InvalidInput."""
-        if sequence := self._find(sequence_id):
-            sequence.append_text(ids)
+        if entry := self._scheduler.find(sequence_id):
+            self._check_length(entry.sequence, len(ids))
+            entry.sequence.append_text(ids)
 
     def end_text(self, sequence_id: int) -> None:
         """No more text will come; ignored once the sequence has finished."""
-        if sequence := self._find(sequence_id):
-            sequence.end_text()
+        if entry := self._scheduler.find(sequence_id):
+            entry.sequence.end_text()
 
     def abort(self, sequence_id: int) -> bool:
         """Forget a sequence and free its slots; no event follows. False if it has already finished."""
-        if sequence_id in self._running:
-            self._drop(sequence_id)
-            return True
-        left = [waiting for waiting in self._waiting if waiting.sequence_id != sequence_id]
-        found = len(left) < len(self._waiting)
-        self._waiting = deque(left)
-        return found
+        self._voices.pop(sequence_id, None)
+        return self._scheduler.remove(sequence_id)
 
     @torch.inference_mode()
-    def step(self) -> list[Event]:
-        """One forward and one token for each sequence that can go on. Waits for nothing."""
-        self._admit()
-        events: list[Event] = []
-        self._drop_finished(events)
-        batch = self._gather()
+    def step(self, only: Collection[int] | None = None) -> list[Event]:
+        """One forward, and one token for each sequence whose text is read. Waits for nothing.
+
+        only: leave out all sequences but these
+        """
+        self._drop_finished()
+        batch = self._scheduler.schedule()
+        if only is not None:
+            batch = [work for work in batch if work.entry.sequence_id in only]
+        self._batch_ids = tuple(work.entry.sequence_id for work in batch)
         if batch:
             scores, finite = self._forward(batch)
-            for (running, symbols), row, is_finite in zip(batch, scores, finite, strict=True):
-                running.kv_len += len(symbols)
-                self._sample(running, row, is_finite, events)
-            self._drop_finished(events)
+            row = 0
+            for work in batch:
+                if work.completes:
+                    self._sample(work, scores[row], finite[row])
+                    row += 1
+                self._scheduler.advance(work)  # last: an error before it leaves this sequence as it was
+            self._drop_finished()
+        events, self._events = self._events, []
         return events
 
-    def _admit(self) -> None:
-        while self._waiting and len(self._running) < self._max_running:
-            span = self._pool.reserve(self._waiting[0].sequence.max_kv_len)
-            if span is None:  # the first in line waits for room, and nobody overtakes it
-                return
-            new = self._waiting.popleft()
-            silent = SilentTokenFilter(self._silent_tokens)
-            self._running[new.sequence_id] = _Running(new.sequence_id, new.sequence, new.picker, silent, span)
-
-    def _gather(self) -> list[tuple[_Running, list[Symbol]]]:
-        """Who takes part in the next forward: all running speech, and as many prompts as may delay it."""
-        batch: list[tuple[_Running, list[Symbol]]] = []
-        room = self._max_prefill_tokens
-        for running in self._running.values():
-            feed = running.sequence.next_feed()
-            if not feed:
-                continue
-            if len(feed) > 1:
-                if len(feed) > room < self._max_prefill_tokens:  # the first prompt goes in at any length
-                    continue
-                room -= len(feed)
-            batch.append((running, feed))
-        return batch
-
-    def _forward(self, batch: list[tuple[_Running, list[Symbol]]]) -> tuple[Tensor, list[bool]]:
-        """(B, num_ids) float32 log-probabilities of the next tokens on the CPU, and which rows are finite."""
-        feeds = [Feed(symbols, running.span.start, running.kv_len) for running, symbols in batch]
+    def _forward(self, batch: list[Work[SavedKV]]) -> tuple[Tensor, list[bool]]:
+        """For the sequences whose feed is complete: (B, num_ids) float32 log-probabilities of their next tokens on the
+        CPU, and which rows are finite.
+        """
+        feeds = [Feed(work.symbols, work.kv_start, work.entry.kv_len) for work in batch]
         inputs_embeds, packed = pack(self._model, feeds)
         hidden = self._model(inputs_embeds, packed, self._cache)
-        if len(hidden) > len(batch):
-            hidden = hidden[packed.last_rows]
+        rows = [row for row, work in zip(packed.last_rows, batch, strict=True) if work.completes]
+        if not rows:
+            return hidden[:0], []
+        if len(hidden) > len(rows):
+            hidden = hidden[rows]
         scores = self._model.logits(hidden).log_softmax(dim=-1).cpu()  # the step's one wait for the device
         return scores, scores.isfinite().all(dim=-1).tolist()
 
-    def _sample(self, running: _Running, scores: Tensor, finite: bool, events: list[Event]) -> None:
-        sequence = running.sequence
-        constraint = sequence.constraint()
+    def _sample(self, work: Work[SavedKV], scores: Tensor, finite: bool) -> None:
+        sequence, sequence_id = work.entry.sequence, work.entry.sequence_id
+        voice, constraint = self._voices[sequence_id], sequence.constraint()
         try:
             if not finite:
                 raise GenerationFailed("the language model's output is not finite")
             token = constraint.forced
             if token is None:
-                token = running.picker.pick(scores, sequence.history, constraint)
+                token = voice.picker.pick(scores, sequence.history, constraint)
             emitted = sequence.accept(token)
         except GenerationFailed as error:
-            self._drop(running.sequence_id)
-            events.append(FailedEvent(running.sequence_id, error))
+            self.abort(sequence_id)
+            self._events.append(FailedEvent(sequence_id, error))
             return
-        if emitted is not None and running.silent.keeps(emitted):
-            events.append(TokenEvent(running.sequence_id, emitted))
+        if emitted is not None and voice.silent.keeps(emitted):
+            self._events.append(TokenEvent(sequence_id, emitted))
 
-    def _drop_finished(self, events: list[Event]) -> None:
-        for running in list(self._running.values()):
-            sequence = running.sequence
-            if sequence.next_feed() is None and sequence.finish_reason is not None:
-                events.append(FinishedEvent(running.sequence_id, sequence.finish_reason))
-                self._drop(running.sequence_id)
+    def _drop_finished(self) -> None:
+        for sequence_id, reason in self._scheduler.pop_finished():
+            del self._voices[sequence_id]
+            self._events.append(FinishedEvent(sequence_id, reason))
 
-    def _drop(self, sequence_id: int) -> None:
-        self._pool.release(self._running.pop(sequence_id).span)
-
-    def _find(self, sequence_id: int) -> SpeechSequence | None:
-        if sequence_id in self._running:
-            return self._running[sequence_id].sequence
-        return next((w.sequence for w in self._waiting if w.sequence_id == sequence_id), None)
-
-    @staticmethod
-    def _blocked(sequence: SpeechSequence) -> bool:
-        return sequence.next_feed() is None and sequence.finish_reason is None
+    def _check_length(self, sequence: SpeechSequence, more_text: int = 0) -> None:
+        need = sequence.longest(more_text)
+        if self._max_sequence_tokens is not None and need > self._max_sequence_tokens:
+            raise TextTooLong(
+                f"prompt and speech may take {need} tokens, limit {self._max_sequence_tokens} (--max_req_total_len)"
+            )
+        if need > self.num_slots:
+            raise TextTooLong(
+                f"prompt and speech may take {need} tokens, the KV pool has {self.num_slots} (--max_total_token_num)"
+            )

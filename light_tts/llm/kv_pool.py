@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -19,10 +20,7 @@ class Span:
 
 
 class KVPool:
-    """Contiguous reservations, first fit; a released span merges with its free neighbours.
-
-    A sequence reserves its longest possible length when it starts, so it can never run out of slots half-way.
-    """
+    """Contiguous reservations, first fit; a released span merges with its free neighbours."""
 
     def __init__(self, num_slots: int) -> None:
         if num_slots < 1:
@@ -47,6 +45,31 @@ class KVPool:
                 self._reserved.add(span)
                 return span
         return None
+
+    def extend(self, span: Span, length: int) -> Span | None:
+        """A reserved span made longer where it is; None where its neighbour is in the way."""
+        more = length - span.length
+        index = bisect_left(self._free, span)
+        if span not in self._reserved or more < 1 or index == len(self._free):
+            return None
+        free = self._free[index]
+        if free.start != span.stop or free.length < more:
+            return None
+        rest = Span(free.start + more, free.length - more)
+        self._free[index : index + 1] = [rest] if rest.length else []
+        self._reserved.remove(span)
+        longer = Span(span.start, length)
+        self._reserved.add(longer)
+        return longer
+
+    def would_fit(self, length: int, beside: Iterable[Span]) -> bool:
+        """Whether `length` contiguous slots would be free if only the spans `beside` were reserved."""
+        start = 0
+        for span in sorted(beside):
+            if span.start - start >= length:
+                return True
+            start = span.stop
+        return self.num_slots - start >= length
 
     def release(self, span: Span) -> None:
         """Give back what `reserve` returned. Raises ValueError for anything else: a second release too."""

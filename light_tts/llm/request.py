@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from light_tts.errors import EmptyText, InvalidInput, TextTooLong
+from light_tts.messages import LlmTask, Sampling
 from light_tts.models.config import SamplingConfig, SpeechLMConfig
 
 
@@ -39,6 +40,18 @@ class SamplingParams:
         """The model's own sampling values."""
         return cls(temperature, config.top_p, config.top_k, config.win_size, config.tau_r, seed)
 
+    @classmethod
+    def asked(cls, sampling: Sampling, seed: int, config: SamplingConfig) -> SamplingParams:
+        """What a request asks for, and the model's own values for the rest. seed: replaces the request's"""
+        return cls(
+            sampling.temperature,
+            config.top_p if sampling.top_p is None else sampling.top_p,
+            config.top_k if sampling.top_k is None else sampling.top_k,
+            config.win_size if sampling.win_size is None else sampling.win_size,
+            config.tau_r if sampling.tau_r is None else sampling.tau_r,
+            seed,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LengthLimits:
@@ -53,6 +66,15 @@ class LengthLimits:
         _require(
             low <= high < math.inf, "max_token_text_ratio", high, f"at least min_token_text_ratio ({low})"
         )
+
+    @classmethod
+    def asked(cls, sampling: Sampling) -> LengthLimits:
+        """What a request asks for, else the usual values; a low maximum alone brings the minimum down with it."""
+        usual = cls()
+        low, high = sampling.min_token_text_ratio, sampling.max_token_text_ratio
+        if high is None:
+            high = usual.max_token_text_ratio if low is None else max(low, usual.max_token_text_ratio)
+        return cls(min(usual.min_token_text_ratio, high) if low is None else low, high)
 
     def min_len(self, num_text_tokens: int) -> int:
         return int(self.min_token_text_ratio * num_text_tokens)
@@ -89,6 +111,18 @@ class SequenceRequest:
             raise TextTooLong(
                 f"text has {len(self.text)} tokens, limit {self.max_text_tokens} (max_text_tokens)"
             )
+
+    @classmethod
+    def of_task(cls, task: LlmTask, config: SamplingConfig) -> SequenceRequest:
+        """What the encode process asks for. Raises InvalidInput and its kinds."""
+        return cls(
+            task.text,
+            task.prompt_text,
+            task.prompt_speech,
+            SamplingParams.asked(task.sampling, task.seed, config),
+            LengthLimits.asked(task.sampling),
+            task.max_text_tokens,
+        )
 
     def check_ids(self, cfg: SpeechLMConfig) -> None:
         """Raises InvalidInput for an id that the model has no embedding for."""

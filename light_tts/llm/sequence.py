@@ -66,10 +66,7 @@ class SpeechSequence(ABC):
 
     emitted: speech tokens generated so far
     history: what repetition-aware sampling looks back on (bistream: `emitted` and the fill tokens between)
-    max_kv_len: KV slots that the sequence can need at most
     """
-
-    max_kv_len: int
 
     def __init__(self) -> None:
         self.emitted: list[int] = []
@@ -87,6 +84,15 @@ class SpeechSequence(ABC):
     @abstractmethod
     def accept(self, token: int) -> int | None:
         """Take the token that followed `next_feed`; returns the speech token to emit, if it is one."""
+
+    @property
+    @abstractmethod
+    def max_kv_len(self) -> int:
+        """KV slots that it can need at most with the text that is there. Grows only by `append_text`, `end_text`."""
+
+    @abstractmethod
+    def longest(self, more_text: int = 0) -> int:
+        """KV slots that it can need at most in the end, should so many more text tokens come."""
 
     def append_text(self, ids: tuple[int, ...]) -> None:
         raise InvalidInput("this sequence was given its whole text at the start")
@@ -109,7 +115,7 @@ class UniSequence(SpeechSequence):
         ]
         self._min_len = request.limits.min_len(len(request.text))
         self._max_len = request.limits.max_len(len(request.text))
-        self.max_kv_len = len(self._feed) + max(self._max_len - 1, 0)  # the last token is never fed
+        self._longest = len(self._feed) + max(self._max_len - 1, 0)  # the last token is never fed
         first, stop = cfg.speech_token_size, cfg.stop_ids.stop
         masked = slice(first, first + 1) if quirks.v3_min_len_ignored else slice(first, stop)
         self._early = Constraint(ignore_eos=True, banned=(masked,))
@@ -119,6 +125,13 @@ class UniSequence(SpeechSequence):
 
     def next_feed(self) -> list[Symbol] | None:
         return self._feed
+
+    @property
+    def max_kv_len(self) -> int:
+        return self._longest
+
+    def longest(self, more_text: int = 0) -> int:
+        return self._longest
 
     def constraint(self) -> Constraint:
         return self._early if len(self.emitted) < self._min_len else self._late

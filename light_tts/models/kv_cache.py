@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -66,22 +67,106 @@ class ForwardBatch:
         return [sequence.query_start + sequence.query_len - 1 for sequence in self.sequences]
 
 
+class Rows(Protocol):
+    """Keys or values of one layer: (num_slots, num_key_value_heads, head_dim). A tensor is one as well."""
+
+    def __getitem__(self, slots: slice, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Rows:
+    """Rows in 8 bits, each head of each slot with a scale of its own: its largest number becomes 127.
+
+    data: (num_slots, heads, head_dim) int8; scales: (num_slots, heads, 1) float32
+    """
+
+    data: Tensor
+    scales: Tensor
+    dtype: torch.dtype  # of what is read
+
+    def write(self, slots: Tensor, rows: Tensor) -> None:
+        rows = rows.float()
+        # A NaN or infinity makes its scale one too, so that what is read is not finite either.
+        scales = rows.abs().amax(dim=-1, keepdim=True) / 127
+        numbers = (rows / scales.clamp_min(torch.finfo(torch.float32).tiny)).round()
+        self.data.index_copy_(0, slots, numbers.nan_to_num().to(torch.int8))
+        self.scales.index_copy_(0, slots, scales)
+
+    def __getitem__(self, slots: slice, /) -> Tensor:
+        return (self.data[slots] * self.scales[slots]).to(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedKV:
+    """A copy of some slots in the computer's own memory, as KVCache holds them."""
+
+    rows: tuple[Tensor, ...]
+
+
 class KVCache:
     """Keys and values of every layer, one slot per token; `llm.kv_pool` decides who owns which slots.
 
-    keys, values: per layer (num_slots, num_key_value_heads, head_dim)
+    int8: a quarter to a half of the memory, and within 1/254 of the largest number of a head and token
     """
 
     def __init__(
-        self, cfg: Qwen2Config, num_slots: int, device: torch.device | None, dtype: torch.dtype
+        self,
+        cfg: Qwen2Config,
+        num_slots: int,
+        device: torch.device | None,
+        dtype: torch.dtype,
+        *,
+        int8: bool = False,
     ) -> None:
         shape = (num_slots, cfg.num_key_value_heads, cfg.head_dim)
         layers = range(cfg.num_hidden_layers)
-        self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
-        self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in layers]
 
-    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        def rows() -> Tensor | Int8Rows:
+            # empty: pages that nobody has written to take no memory yet
+            if not int8:
+                return torch.empty(shape, device=device, dtype=dtype)
+            scales = torch.empty((*shape[:2], 1), device=device)
+            return Int8Rows(torch.empty(shape, device=device, dtype=torch.int8), scales, dtype)
+
+        self.keys = [rows() for _ in layers]
+        self.values = [rows() for _ in layers]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._tensors())
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> tuple[Rows, Rows]:
         """Store (N, num_key_value_heads, head_dim) at `slots`; return all keys and values of the layer."""
-        self.keys[layer].index_copy_(0, slots, keys)
-        self.values[layer].index_copy_(0, slots, values)
+        for held, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            if isinstance(held, Int8Rows):
+                held.write(slots, new)
+            else:
+                held.index_copy_(0, slots, new)
         return self.keys[layer], self.values[layer]
+
+    @torch.inference_mode()
+    def save(self, start: int, length: int) -> SavedKV:
+        """Copy slots start .. start + length - 1."""
+        return SavedKV(
+            tuple(tensor[start : start + length].to("cpu", copy=True) for tensor in self._tensors())
+        )
+
+    @torch.inference_mode()
+    def restore(self, start: int, saved: SavedKV) -> None:
+        """Put a copy back, at these or other slots: the same to the last bit."""
+        for tensor, rows in zip(self._tensors(), saved.rows, strict=True):
+            tensor[start : start + len(rows)].copy_(rows)
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for rows in (*self.keys, *self.values):
+            if isinstance(rows, Int8Rows):
+                yield rows.data
+                yield rows.scales
+            else:
+                yield rows
+
+
+def kv_bytes_per_token(cfg: Qwen2Config, dtype: torch.dtype, *, int8: bool = False) -> int:
+    """What a slot takes in all layers together."""
+    head = cfg.head_dim + 4 if int8 else cfg.head_dim * dtype.itemsize  # +4: the scale
+    return 2 * cfg.num_hidden_layers * cfg.num_key_value_heads * head

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from light_tts.models.config import Qwen2Config
 from light_tts.models.kv_cache import ForwardBatch, KVCache
 from light_tts.models.layers.packed_attention import packed_attention
+from light_tts.models.layers.packed_linear import PackedLinear
 
 MIN_ROTARY_POSITIONS = 1024
 
@@ -40,7 +41,7 @@ class Qwen2Model(nn.Module):
         return self.norm(x)
 
     def fuse(self) -> None:
-        """Merge projections that read the same input; results and checkpoint keys stay. Call after `to()`."""
+        """Merge projections that read the same input and pack all; checkpoint keys stay. Call after `to()`."""
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)
             layer.self_attn.fuse()
@@ -75,22 +76,26 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(cfg.hidden_size, kv_size)
         self.o_proj = nn.Linear(cfg.num_attention_heads * cfg.head_dim, cfg.hidden_size, bias=False)
         self._fused: FusedLinear | None = None
+        self._output: FusedLinear | None = None
 
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], batch: ForwardBatch, cache: KVCache | None
     ) -> Tensor:
         heads, kv_heads = self.cfg.num_attention_heads, self.cfg.num_key_value_heads
         parts = (self.q_proj, self.k_proj, self.v_proj)
-        qkv = _project(x, self._fused, parts).view(len(x), heads + 2 * kv_heads, self.cfg.head_dim)
+        qkv = project(x, self._fused, parts).view(len(x), heads + 2 * kv_heads, self.cfg.head_dim)
         qk = apply_rotary(qkv[:, : heads + kv_heads], rotary)
-        query, keys, values = qk[:, :heads], qk[:, heads:], qkv[:, heads + kv_heads :]
-        if cache is not None:
-            keys, values = cache.write(self.index, batch.slots, keys, values)
-        out = packed_attention(query, keys, values, batch.sequences)
-        return self.o_proj(out.reshape(len(x), -1))
+        query, new_keys, new_values = qk[:, :heads], qk[:, heads:], qkv[:, heads + kv_heads :]
+        if cache is None:
+            out = packed_attention(query, new_keys, new_values, batch.sequences)
+        else:
+            keys, values = cache.write(self.index, batch.slots, new_keys, new_values)
+            out = packed_attention(query, keys, values, batch.sequences)
+        return project(out.reshape(len(x), -1), self._output, (self.o_proj,))
 
     def fuse(self) -> None:
         self._fused = FusedLinear((self.q_proj, self.k_proj, self.v_proj))
+        self._output = FusedLinear((self.o_proj,))
 
 
 class MLP(nn.Module):
@@ -102,13 +107,15 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(cfg.hidden_size, cfg.intermediate_size, bias=False)
         self.down_proj = nn.Linear(cfg.intermediate_size, cfg.hidden_size, bias=False)
         self._fused: FusedLinear | None = None
+        self._output: FusedLinear | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = _project(x, self._fused, (self.gate_proj, self.up_proj)).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+        gate, up = project(x, self._fused, (self.gate_proj, self.up_proj)).chunk(2, dim=-1)
+        return project(F.silu(gate) * up, self._output, (self.down_proj,))
 
     def fuse(self) -> None:
         self._fused = FusedLinear((self.gate_proj, self.up_proj))
+        self._output = FusedLinear((self.down_proj,))
 
 
 class RMSNorm(nn.Module):
@@ -122,36 +129,43 @@ class RMSNorm(nn.Module):
 
 
 class FusedLinear:
-    """Linear layers that read the same input, as one product. Their weights become views of the joint one."""
+    """Linear layers that read the same input (or one by itself), as one product. Their weights become views of the
+    joint one.
+    """
 
     def __init__(self, parts: Iterable[nn.Linear]) -> None:
         linears = list(parts)
-        self._first = linears[0]
-        self.weight = torch.cat([linear.weight.detach() for linear in linears])
-        if self.weight.device.type == "cpu" and self.weight.dtype == torch.float32:
-            # Input-major in memory: MKL's product with a single row then takes a third less time.
-            self.weight = self.weight.t().contiguous().t()
+        weight = torch.cat([linear.weight.detach() for linear in linears])
         biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
-        self.bias = torch.cat(biases) if biases else None
+        bias = torch.cat(biases) if biases else None
         row = 0
         for linear in linears:
             rows = slice(row, row + linear.out_features)
-            linear.weight.data = self.weight[rows]
-            if self.bias is not None:
-                linear.bias.data = self.bias[rows]
+            linear.weight.data = weight[rows]
+            if bias is not None:
+                linear.bias.data = bias[rows]
             row += linear.out_features
+        self.product = PackedLinear(weight, bias)  # (N, in) to (N, sum of the layers' outputs)
+        self._parameters = linears[0]._parameters
+        self._stamp = _stamp(linears[0].weight)
 
     @property
     def current(self) -> bool:
-        """False once `to()` or a loader has given the layers other weights than the joint one."""
-        return self._first.weight.data_ptr() == self.weight.data_ptr()
+        """False once `to()`, a loader or an optimiser has given the layers other weights than the joint one."""
+        weight = self._parameters["weight"]
+        return weight is not None and _stamp(weight) == self._stamp
 
 
-def _project(x: Tensor, fused: FusedLinear | None, parts: tuple[nn.Linear, ...]) -> Tensor:
+def _stamp(weight: Tensor) -> tuple[int, int]:
+    """Changes when the numbers do, or move elsewhere."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def project(x: Tensor, fused: FusedLinear | None, parts: tuple[nn.Linear, ...]) -> Tensor:
     """Outputs of `parts` side by side. Training reads the parts themselves, so that gradients reach them."""
-    if fused is not None and fused.current and not torch.is_grad_enabled():
-        return F.linear(x, fused.weight, fused.bias)
-    return torch.cat([part(x) for part in parts], dim=-1)
+    if fused is not None and not torch.is_grad_enabled() and fused.current:
+        return fused.product(x)
+    return torch.cat([part(x) for part in parts], dim=-1) if len(parts) > 1 else parts[0](x)
 
 
 def apply_rotary(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

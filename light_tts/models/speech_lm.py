@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from light_tts.models.config import SpeechLMConfig
 from light_tts.models.kv_cache import ForwardBatch, KVCache
-from light_tts.models.qwen2 import Qwen2Model
+from light_tts.models.qwen2 import FusedLinear, Qwen2Model, project
 
 
 class SpeechLM(nn.Module):
@@ -28,6 +28,7 @@ class SpeechLM(nn.Module):
         self.speech_embedding = nn.Embedding(num_ids, hidden)
         self.llm_embedding = nn.Embedding(2, hidden) if cfg.version == 2 else None
         self.llm_decoder = nn.Linear(hidden, num_ids, bias=cfg.version == 2)
+        self._head: FusedLinear | None = None
 
     @property
     def qwen(self) -> Qwen2Model:
@@ -67,13 +68,16 @@ class SpeechLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(M, hidden) to (M, speech_token_size + num_extra_ids), float32."""
-        return self.llm_decoder(hidden).float()
+        return project(hidden, self._head, (self.llm_decoder,)).float()
 
-    def new_cache(self, num_slots: int) -> KVCache:
-        """An empty KV cache on the model's device and in its dtype."""
-        return KVCache(self.cfg.qwen, num_slots, self.device, self.dtype)
+    def new_cache(self, num_slots: int, *, int8: bool = False) -> KVCache:
+        """An empty KV cache on the model's device, in its dtype or in 8 bits."""
+        return KVCache(self.cfg.qwen, num_slots, self.device, self.dtype, int8=int8)
 
     def prepare(self) -> SpeechLM:
-        """Make inference faster without changing its results. Call when weights, device and dtype stand."""
+        """Make inference faster, and on a CPU independent of what else is in a batch. Call when weights, device and
+        dtype stand.
+        """
         self.qwen.fuse()
+        self._head = FusedLinear((self.llm_decoder,))
         return self

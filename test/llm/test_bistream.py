@@ -253,13 +253,13 @@ def _generated(quirks: ReferenceQuirks, pieces: list[int], tokens: list[int], ve
         else:
             feeds.append(_shown(feed))
             fed += len(feed)
+            assert fed <= sequence.max_kv_len <= sequence.longest()
             token = tokens[step % len(tokens)]
             if token >= V:
                 token = cfg.fill_id if sequence.constraint().ignore_eos else cfg.eos_id
             forced = sequence.constraint().forced
             sequence.accept(token if forced is None else forced)
             step += 1
-    assert fed <= sequence.max_kv_len
     assert len(sequence.emitted) <= max(20 * sum(pieces), 15 * 10)
     return feeds
 

@@ -45,6 +45,36 @@ def test_nothing_can_neither_be_pooled_nor_reserved(length: int) -> None:
         KVPool(5).reserve(length)
 
 
+def test_a_span_grows_where_it_is_as_far_as_its_neighbour_is_free() -> None:
+    pool = KVPool(10)
+    first, second = pool.reserve(3), pool.reserve(2)
+    assert first is not None
+    assert second is not None
+    assert pool.extend(first, 4) is None
+    longer = pool.extend(second, 6)
+    assert longer == Span(3, 6)
+    assert pool.num_free == 1
+    assert pool.extend(longer, 8) is None
+    assert pool.extend(longer, 7) == Span(3, 7)
+    assert pool.extend(Span(3, 7), 8) is None
+    assert pool.extend(Span(3, 7), 7) is None, "that is no growth"
+    with pytest.raises(ValueError, match="not reserved"):
+        pool.release(longer)
+    pool.release(Span(3, 7))
+    pool.release(first)
+    assert pool.reserve(10) == Span(0, 10)
+
+
+def test_it_is_known_what_would_fit_beside_some_spans() -> None:
+    pool = KVPool(20)
+    kept = [Span(12, 3), Span(4, 2)]
+    assert pool.would_fit(6, kept)
+    assert not pool.would_fit(7, kept)
+    assert pool.would_fit(20, [])
+    assert not pool.would_fit(21, [])
+    assert pool.would_fit(5, [Span(0, 15)])
+
+
 @given(st.lists(st.one_of(st.integers(1, 12), st.integers(-5, -1)), max_size=60))
 def test_spans_never_overlap_and_everything_comes_back(operations: list[int]) -> None:
     """Positive: reserve that many; negative: release the (-n)th oldest."""

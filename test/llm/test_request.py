@@ -6,6 +6,7 @@ import pytest
 
 from light_tts.errors import EmptyText, InvalidInput, TextTooLong
 from light_tts.llm.request import LengthLimits, SamplingParams, SequenceRequest
+from light_tts.messages import Sampling
 from light_tts.models.config import Qwen2Config, SamplingConfig, SpeechLMConfig
 
 
@@ -69,3 +70,21 @@ def test_ids_without_an_embedding_are_refused(request_: SequenceRequest) -> None
     with pytest.raises(InvalidInput, match="token id"):
         request_.check_ids(cfg)
     SequenceRequest((49,), (0,), (60,)).check_ids(cfg)
+
+
+def test_a_request_overrides_the_models_own_values_one_by_one() -> None:
+    config = SamplingConfig(top_p=0.7, top_k=9, win_size=5, tau_r=0.2)
+    assert SamplingParams.asked(Sampling(seed=8), 3, config) == SamplingParams(1.0, 0.7, 9, 5, 0.2, 3)
+    asked = Sampling(temperature=0.5, top_p=0.9, top_k=2, win_size=7, tau_r=0.4)
+    assert SamplingParams.asked(asked, 4, config) == SamplingParams(0.5, 0.9, 2, 7, 0.4, 4)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(None, None, (2, 20)), (3, 4, (3, 4)), (None, 1, (1, 1)), (None, 9, (2, 9)), (30, None, (30, 30))],
+)
+def test_one_ratio_alone_brings_the_other_along(
+    low: float | None, high: float | None, expected: tuple[float, float]
+) -> None:
+    limits = LengthLimits.asked(Sampling(min_token_text_ratio=low, max_token_text_ratio=high))
+    assert (limits.min_token_text_ratio, limits.max_token_text_ratio) == expected

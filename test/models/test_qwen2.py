@@ -117,6 +117,24 @@ def test_weights_that_change_after_fusing_are_used() -> None:
     torch.testing.assert_close(model(x, batch, None), fresh(x, batch, None), atol=1e-5, rtol=0)
 
 
+def test_weights_that_change_in_place_after_fusing_are_used() -> None:
+    cfg = SHAPES[0]
+    x, batch = torch.randn(4, cfg.hidden_size), ForwardBatch.whole([4])
+    other = {name: value * 1.5 for name, value in _model(cfg).state_dict().items()}
+    fresh = Qwen2Model(cfg)
+    fresh.load_state_dict(other)
+    model = _model(cfg)
+    model.fuse()
+    with torch.no_grad():
+        model(x, batch, None)
+        model.load_state_dict(other)
+        torch.testing.assert_close(model(x, batch, None), fresh(x, batch, None), atol=1e-5, rtol=0)
+        model.fuse()
+        for parameter in (*model.parameters(), *fresh.parameters()):
+            parameter.mul_(0.9)
+        torch.testing.assert_close(model(x, batch, None), fresh(x, batch, None), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_gradients_reach_every_weight_even_after_inference_has_filled_the_tables(fused: bool) -> None:
     cfg = SHAPES[0]

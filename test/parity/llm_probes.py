@@ -56,15 +56,11 @@ class Trace:
     logits: list[Tensor] = field(default_factory=list)
 
     def attach(self, model: SpeechLM) -> list[torch.utils.hooks.RemovableHandle]:
-        return [
-            model.register_forward_hook(self._on_model),
-            model.llm_decoder.register_forward_hook(self._on_head),
-        ]
+        return [model.register_forward_hook(self._on_model)]
 
-    def _on_model(self, _: nn.Module, args: tuple[Tensor, ForwardBatch, object], output: Tensor) -> None:
+    def _on_model(self, model: nn.Module, args: tuple[Tensor, ForwardBatch, object], output: Tensor) -> None:
+        assert isinstance(model, SpeechLM)
         self.inputs.append(args[0].clone())
         self.batches.append(args[1])
         self.hidden.append(output.clone())
-
-    def _on_head(self, _: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-        self.logits.append(output.clone())
+        self.logits.append(model.logits(output[args[1].last_rows]))

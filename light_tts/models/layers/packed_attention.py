@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from light_tts.models.kv_cache import SequenceSlice
+from light_tts.models.kv_cache import Rows, SequenceSlice
 
 
-def packed_attention(
-    query: Tensor, keys: Tensor, values: Tensor, sequences: Sequence[SequenceSlice]
-) -> Tensor:
+def packed_attention(query: Tensor, keys: Rows, values: Rows, sequences: Sequence[SequenceSlice]) -> Tensor:
     """Each sequence's new tokens attend to all of its tokens up to themselves.
 
     query: (N, heads, head_dim), sequences one after the other

@@ -1,0 +1,290 @@
+"""What the language model process does with messages and tokens, without sockets.
+
+A streamed segment is given to a decode process with its first token, so that later tokens follow as they come; any
+other one with its last, so that the loss of a decode process costs it nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from light_tts.errors import LightTTSError, RequestTimeout, Unavailable
+from light_tts.llm.decode_router import DecodeRouter
+from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent, TokenEvent
+from light_tts.llm.request import SequenceRequest
+from light_tts.llm.segments import Segment, Segments
+from light_tts.messages import (
+    Abort,
+    DecodeOpen,
+    LlmTask,
+    Message,
+    PeerLost,
+    PeerReady,
+    RequestFailed,
+    Routed,
+    SegmentClosed,
+    SpeechTokens,
+    Stage,
+    TextIds,
+    ToLlm,
+)
+from light_tts.models.config import SamplingConfig
+from light_tts.observe import Metrics, log_stage, request_scope
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.1  # at deadlines
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    queued: int
+    oldest_s: float
+    running: int
+
+
+class LlmService:
+    """One thread. send: to an address; decode_address: of a decode process"""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sampling: SamplingConfig,
+        metrics: Metrics,
+        send: Callable[[str, Message], None],
+        decode_address: Callable[[int], str],
+        forget: Callable[[str], None],
+    ) -> None:
+        """sampling: the model's own values; forget: an address whose process is gone"""
+        self._engine = engine
+        self._sampling = sampling
+        self._metrics = metrics
+        self._send = send
+        self._decode_address = decode_address
+        self._forget = forget
+        self._segments = Segments()
+        self._router = DecodeRouter()
+        self._next_look_s = 0.0
+        self._used_slots = -1
+        metrics.kv_tokens.labels("total").set(engine.num_slots)
+
+    @property
+    def num_segments(self) -> int:
+        """Segments of which anything is held."""
+        return len(self._segments)
+
+    @property
+    def router(self) -> DecodeRouter:
+        return self._router
+
+    def is_idle(self) -> bool:
+        """Whether `step` would do nothing before another message comes."""
+        return self._engine.is_idle()
+
+    def load(self) -> Load:
+        now_s, queued, oldest_s = time.monotonic(), 0, 0.0
+        for segment in self._segments:
+            if segment.started_s is None and self._engine.awaits_first_place(segment.sequence_id):
+                queued += 1
+                oldest_s = max(oldest_s, now_s - segment.arrived_s)
+        return Load(queued, oldest_s, len(self._segments) - queued)
+
+    def handle(self, message: ToLlm) -> None:
+        """Never raises: what goes wrong, fails that request."""
+        match message:
+            case LlmTask():
+                with request_scope(message.request_id):
+                    self._open(message)
+            case TextIds():
+                with request_scope(message.request_id):
+                    self._append(message)
+            case Abort(request_id=request_id):
+                self._abort(request_id)
+            case SegmentClosed(decode=decode, request_id=request_id, segment=number):
+                self._router.close(decode, request_id, number)
+            case PeerReady(stage=Stage.DECODE, index=index):
+                self._router.ready(index)
+            case PeerLost(stage=Stage.DECODE, index=index):
+                self._lose(index)
+
+    def expire(self) -> None:
+        """Give up what nobody waits for any more."""
+        now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _LOOK_EVERY_S
+        self._segments.forget_gone(now_s)
+        wall_s = time.time()
+        for task in [segment.task for segment in self._segments]:
+            if task.deadline_s <= wall_s and not self._segments.is_gone(task.request_id):
+                self._fail(
+                    task, RequestTimeout("the request's time was over before its speech was generated")
+                )
+
+    def step(self) -> None:
+        """Generate one token for each sequence whose turn it is, and send what can be sent. Raises Unavailable if the
+        GPU is lost: the process must be replaced.
+        """
+        try:
+            events = self._engine.step()
+        except Exception:
+            logger.exception(
+                "a step failed; its %d sequences are tried one by one", len(self._engine.batch_ids)
+            )
+            events = self._step_one_by_one()
+        if self._engine.batch_ids:
+            self._metrics.batch_size.labels("llm").observe(len(self._engine.batch_ids))
+        self._note_started()
+        self._deliver(events)
+        self.show_use()
+
+    def show_use(self) -> None:
+        used = self._engine.num_slots - self._engine.num_free_slots
+        if used != self._used_slots:
+            self._used_slots = used
+            self._metrics.kv_tokens.labels("used").set(used)
+
+    # --- messages
+
+    def _open(self, task: LlmTask) -> None:
+        if self._segments.is_gone(task.request_id):
+            return
+        if self._segments.find(task.request_id, task.segment) is not None:
+            logger.warning("segment %d is there already", task.segment)
+            return
+        if task.deadline_s <= time.time():
+            self._fail(task, RequestTimeout("the request's time was over before its speech was begun"))
+            return
+        try:
+            request = SequenceRequest.of_task(task, self._sampling)
+            sequence_id = self._engine.add(request, end_of_prompt_id=task.end_of_prompt_id)
+        except Exception as error:
+            self._fail(task, error)
+            return
+        self._segments.add(Segment(task, sequence_id, time.monotonic()))
+
+    def _append(self, message: TextIds) -> None:
+        segment = self._segments.find(message.request_id, message.segment)
+        if segment is None:
+            return
+        try:
+            if message.ids:
+                self._engine.append_text(segment.sequence_id, message.ids)
+            if message.end:
+                self._engine.end_text(segment.sequence_id)
+        except Exception as error:
+            self._fail(segment.task, error)
+
+    def _abort(self, request_id: str) -> None:
+        """Of no request is it known here that no decode process has it: this process may be a new one."""
+        for segment in self._segments.end_request(request_id, time.monotonic()):
+            self._engine.abort(segment.sequence_id)
+        for index in self._router.indices:
+            self._send(self._decode_address(index), Abort(request_id))
+        self.show_use()
+
+    def _lose(self, index: int) -> None:
+        """What is there is lost; the HTTP workers fail the requests, of which the rest is aborted then."""
+        self._router.lost(index)
+        self._forget(self._decode_address(index))
+        for segment in self._segments:
+            if segment.decode == index:
+                self._segments.remove(segment)
+                self._engine.abort(segment.sequence_id)
+        self.show_use()
+
+    def _fail(self, task: LlmTask, error: Exception) -> None:
+        """The request's final message; nothing of it is held any more, here or behind."""
+        with request_scope(task.request_id):
+            if isinstance(error, LightTTSError):
+                code, text = error.code, str(error)
+                logger.info("segment %d failed: %s", task.segment, code)
+            else:
+                code, text = LightTTSError.code, "the language model failed"
+                logger.error("segment %d failed", task.segment, exc_info=error)
+        self._abort(task.request_id)
+        self._send(task.reply_to, RequestFailed(task.request_id, code, text))
+
+    # --- tokens
+
+    def _step_one_by_one(self) -> list[Event]:
+        events, errors = list[Event](), list[tuple[int, Exception]]()
+        ids = self._engine.batch_ids
+        for sequence_id in ids:
+            try:
+                events += self._engine.step(only=[sequence_id])
+            except Exception as error:
+                errors.append((sequence_id, error))
+        if ids and len(errors) == len(ids) and self._engine.device.type != "cpu":
+            raise Unavailable("the GPU failed; the language model process starts anew") from errors[0][1]
+        for sequence_id, reason in errors:
+            if segment := self._segments.of_sequence(sequence_id):
+                self._fail(segment.task, reason)
+        return events
+
+    def _note_started(self) -> None:
+        now_s = time.monotonic()
+        for sequence_id in self._engine.batch_ids:
+            segment = self._segments.of_sequence(sequence_id)
+            if segment is not None and segment.started_s is None:
+                segment.started_s = now_s
+
+    def _deliver(self, events: Iterable[Event]) -> None:
+        spoke: dict[int, Segment] = {}
+        for event in events:
+            segment = self._segments.of_sequence(event.sequence_id)
+            if segment is None:
+                continue
+            match event:
+                case TokenEvent(token=token):
+                    segment.tokens.append(token)
+                    spoke[event.sequence_id] = segment
+                case FinishedEvent():
+                    spoke.pop(event.sequence_id, None)
+                    self._finish(segment)
+                case FailedEvent(error=error):
+                    self._fail(segment.task, error)
+        for sequence_id, segment in spoke.items():
+            if segment.task.stream and self._segments.of_sequence(sequence_id) is segment:
+                self._forward(segment)
+
+    def _finish(self, segment: Segment) -> None:
+        task, now_s = segment.task, time.monotonic()
+        if not self._forward(segment, end=True):
+            return
+        self._segments.remove(segment)
+        took_s = now_s - (segment.started_s or now_s)
+        self._metrics.stage_seconds.labels("llm").observe(took_s)
+        with request_scope(task.request_id):
+            log_stage(logger, task.request_id, "llm", took_s)
+
+    def _forward(self, segment: Segment, *, end: bool = False) -> bool:
+        """Send the tokens that have come. False if there is no decode process: the request has failed then."""
+        task = segment.task
+        if segment.decode is None:
+            segment.decode = self._router.choose(task.request_id, task.segment, task.voice.key)
+            if segment.decode is None:
+                self._fail(task, Unavailable("no decode process is ready"))
+                return False
+            self._send(task.reply_to, Routed(task.request_id, task.segment, segment.decode))
+            self._send(
+                self._decode_address(segment.decode),
+                DecodeOpen(
+                    request_id=task.request_id,
+                    reply_to=task.reply_to,
+                    deadline_s=task.deadline_s,
+                    segment=task.segment,
+                    voice=task.voice,
+                    seed=task.seed,
+                    stream=task.stream,
+                    speed=task.speed,
+                ),
+            )
+        tokens = SpeechTokens(task.request_id, task.segment, tuple(segment.tokens), end)
+        self._send(self._decode_address(segment.decode), tokens)
+        segment.num_tokens += len(segment.tokens)
+        segment.tokens.clear()
+        return True

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from light_tts.models.layers.packed_linear import PackedLinear
+
+SHAPES = [(24, 60), (52, 24), (320, 448), (640, 320), (896, 1152), (4864, 896)]
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+@torch.inference_mode()
+def test_it_is_the_linear_layer(inputs: int, outputs: int, with_bias: bool) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(outputs, inputs), torch.randn(outputs) if with_bias else None
+    linear = PackedLinear(weight, bias)
+    for rows in (1, 2, 9):
+        x = torch.randn(rows, inputs)
+        # Sums of `inputs` products in another order: some of their 2**-24 each.
+        torch.testing.assert_close(linear(x), F.linear(x, weight, bias), atol=1e-5 * inputs**0.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("inputs", "outputs"), SHAPES)
+@torch.inference_mode()
+def test_a_rows_result_does_not_depend_on_the_rows_beside_it(
+    inputs: int, outputs: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    linear = PackedLinear(torch.randn(outputs, inputs, dtype=dtype), torch.randn(outputs, dtype=dtype))
+    x = torch.randn(67, inputs, dtype=dtype)
+    expected = linear(x)
+    for rows in (1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 50):
+        assert torch.equal(linear(x[:rows]), expected[:rows])
+        assert torch.equal(linear(x[-rows:]), expected[-rows:])
+
+
+def test_other_devices_and_dtypes_use_the_plain_layer() -> None:
+    weight = torch.randn(5, 4, dtype=torch.float64)
+    x = torch.randn(3, 4, dtype=torch.float64)
+    assert torch.equal(PackedLinear(weight, None)(x), F.linear(x, weight))
