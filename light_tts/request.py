@@ -10,9 +10,12 @@ import numpy as np
 
 from light_tts.audio import Audio
 from light_tts.errors import InvalidInput
+from light_tts.messages import Mode
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 MAX_SEED = 2**63 - 1
+MIN_TOKEN_TEXT_RATIO, MAX_TOKEN_TEXT_RATIO = 2.0, 20.0
+"""Speech tokens per text token, where a request does not say: the reference's values."""
 
 AudioSource = Path | str | bytes | Audio
 
@@ -29,8 +32,13 @@ class RequestOptions(TypedDict, total=False):
     temperature: float
     top_p: float | None
     top_k: int | None
+    win_size: int | None
+    tau_r: float | None
+    min_token_text_ratio: float | None
+    max_token_text_ratio: float | None
     normalise: bool
     allow_tags: bool
+    mode: Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +52,10 @@ class SynthesisRequest:
     seed: same seed and inputs, same audio; None draws one
     speed: 0.5-2.0, pitch kept
     temperature, top_p, top_k: sampling; None takes the model's
+    win_size, tau_r: a token that makes up a share of tau_r among the last win_size is drawn anew
+    min_token_text_ratio, max_token_text_ratio: shortest and longest speech, in speech tokens per text token
     allow_tags: honour delivery tags such as [laughter] in the text
+    mode: AUTO does what the fields given imply; the others refuse a request that lacks what they need
     """
 
     text: str
@@ -57,8 +68,13 @@ class SynthesisRequest:
     temperature: float = 1.0
     top_p: float | None = None
     top_k: int | None = None
+    win_size: int | None = None
+    tau_r: float | None = None
+    min_token_text_ratio: float | None = None
+    max_token_text_ratio: float | None = None
     normalise: bool = True
     allow_tags: bool = False
+    mode: Mode = Mode.AUTO
 
     def __post_init__(self) -> None:
         _check_text("text", self.text)
@@ -68,18 +84,55 @@ class SynthesisRequest:
                 _check_text(name, value)
         check_audio_source("prompt_audio", self.prompt_audio)
         check_speed(self.speed)
-        check_range("temperature", self.temperature, 0.0, 5.0, open_low=True)
-        if self.top_p is not None:
-            check_range("top_p", self.top_p, 0.0, 1.0, open_low=True)
-        if self.top_k is not None:
-            check_range("top_k", self.top_k, 1, 10_000, whole=True)
-        check_seed(self.seed)
+        self._check_sampling()
         if self.voice is not None and self.prompt_audio is not None:
             raise InvalidInput("give voice or prompt_audio, not both")
         if self.prompt_text is not None and self.prompt_audio is None:
             raise InvalidInput("prompt_text is the transcript of prompt_audio, which is missing")
         if self.instruct_text is not None and self.prompt_text is not None:
             raise InvalidInput("give instruct_text or prompt_text, not both")
+        self._check_mode()
+
+    @property
+    def token_text_ratios(self) -> tuple[float, float]:
+        """Least and most speech tokens per text token; a limit that is not given makes room for one that is."""
+        low, high = self.min_token_text_ratio, self.max_token_text_ratio
+        if low is None:
+            low = min(MIN_TOKEN_TEXT_RATIO, MAX_TOKEN_TEXT_RATIO if high is None else high)
+        return low, max(MAX_TOKEN_TEXT_RATIO, low) if high is None else high
+
+    def _check_sampling(self) -> None:
+        check_range("temperature", self.temperature, 0.01, 5.0)
+        if self.top_p is not None:
+            check_range("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        if self.top_k is not None:
+            check_range("top_k", self.top_k, 1, 10_000, whole=True)
+        if self.win_size is not None:
+            check_range("win_size", self.win_size, 1, 1000, whole=True)
+        if self.tau_r is not None:
+            check_range("tau_r", self.tau_r, 0.0, 1000.0, open_low=True)
+        for name in ("min_token_text_ratio", "max_token_text_ratio"):
+            value: float | None = getattr(self, name)
+            if value is not None:
+                check_range(name, value, 0.0, 100.0, open_low=name.startswith("max"))
+        low, high = self.token_text_ratios
+        if low > high:
+            raise InvalidInput(f"min_token_text_ratio is {low}, above max_token_text_ratio, which is {high}")
+        check_seed(self.seed)
+
+    def _check_mode(self) -> None:
+        if self.mode is Mode.INSTRUCT and self.instruct_text is None:
+            raise InvalidInput("mode instruct needs instruct_text")
+        if self.mode not in (Mode.AUTO, Mode.INSTRUCT) and self.instruct_text is not None:
+            raise InvalidInput(f"mode {self.mode.value} takes no instruct_text")
+        if self.mode is Mode.SFT and (self.voice is None or self.prompt_audio is not None):
+            raise InvalidInput("mode sft needs the name of a voice, and takes no recording")
+        if (
+            self.mode is Mode.ZERO_SHOT
+            and self.prompt_audio is not None
+            and not (self.prompt_text or "").strip()
+        ):
+            raise InvalidInput("mode zero_shot needs prompt_text, the transcript of the recording")
 
 
 def check_speed(speed: float) -> None:

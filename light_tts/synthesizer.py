@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
@@ -15,7 +17,8 @@ from light_tts.decode.segment import SegmentStream, SpokenTokens
 from light_tts.decode.speech_decoder import SpeechDecoder
 from light_tts.decode.stream import HopPlan
 from light_tts.encode.frontend import TextFrontend
-from light_tts.encode.pieces import PieceBuffer, small_pieces
+from light_tts.encode.open_text import OpenText, TextStep, opening
+from light_tts.encode.planner import Plan, Planner, draw_seed
 from light_tts.encode.prompt_cache import PromptCache
 from light_tts.encode.prompt_encoder import PromptEncoder
 from light_tts.encode.tokenizer import TextTokenizer
@@ -24,11 +27,12 @@ from light_tts.encode.voices import VoiceStore
 from light_tts.errors import GenerationFailed, LightTTSError
 from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent, TokenEvent
 from light_tts.llm.pump import EnginePump
+from light_tts.llm.request import SequenceRequest
 from light_tts.models.bundled import resolve_model_dir
 from light_tts.models.flow.flow_state import FlowState
 from light_tts.models.loader import device_of, dtype_of, load_models
 from light_tts.models.vocoder.source_noise import SourceNoise
-from light_tts.planning import Plan, Planner
+from light_tts.planning import open_request, sequence_requests
 from light_tts.quirks import ReferenceQuirks
 from light_tts.request import (
     AudioSource,
@@ -42,6 +46,12 @@ from light_tts.threads import use_threads
 from light_tts.timing import StageTimes
 
 PREFILLED_VOICES = 4  # the flow's share of a voice takes tens of megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenSequence:
+    sequence_id: int
+    stream: SegmentStream
 
 
 class LightTTS:
@@ -88,7 +98,7 @@ class LightTTS:
         self._encoder = encoder
         frontend = TextFrontend(tokenizer, config.version, quirks)
         verbatim = TextFrontend(tokenizer, config.version, quirks, normalise=False)
-        self._planner = Planner(frontend, verbatim, self._catalog, config.llm.sampling, self.times)
+        self._planner = Planner(frontend, verbatim, self._catalog)
         engine = Engine(
             models.speech_lm,
             pool_size_tokens,
@@ -130,7 +140,7 @@ class LightTTS:
         plans: list[Plan | LightTTSError] = []
         for request in requests:
             try:
-                plans.append(self._planner.plan(request))
+                plans.append(self._planner.plan(request, self.times))
             except LightTTSError as error:
                 plans.append(error)
         spoken = iter(self._speak([plan for plan in plans if isinstance(plan, Plan)]))
@@ -138,22 +148,26 @@ class LightTTS:
 
     def run(self, request: SynthesisRequest) -> Audio:
         """Speak one request."""
-        (result,) = self._speak([self._planner.plan(request)])
+        (result,) = self._speak([self._planner.plan(request, self.times)])
         if isinstance(result, LightTTSError):
             raise result
         return result
 
     def run_stream(self, request: SynthesisRequest) -> Iterator[Audio]:
         """Speak one request in chunks."""
-        return self._stream_plan(self._planner.plan(request))
+        return self._stream_plan(self._planner.plan(request, self.times))
 
     def stream_text(self, pieces: Iterable[str], **options: Unpack[RequestOptions]) -> Iterator[Audio]:
         """Speak text while it arrives, for example from a language model.
 
-        pieces: of any size, cut anywhere. Speech begins once a few words are there.
+        pieces: of any size, cut anywhere. Speech begins once a few words are there. Without a voice in the options,
+            these words decide which one speaks.
         """
-        plan = self._planner.plan_open(SynthesisRequest(text="", **options))
-        return self._stream_pieces(plan, pieces)
+        request = SynthesisRequest(text="", **options)
+        self._planner.check_open(request)
+        if request.voice is None and request.prompt_audio is None:
+            return self._stream_unvoiced(request, iter(pieces))
+        return self._stream_pieces(self._planner.plan_open(request, self.times), pieces)
 
     def convert(
         self,
@@ -171,7 +185,7 @@ class LightTTS:
         check_audio_source("prompt_audio", prompt_audio)
         target = self._planner.conversion_voice(voice, prompt_audio)
         tokens = self._encoder.tokenize_source(self._catalog.decode(source))
-        noise = SourceNoise.seeded(self._planner.seed(seed))
+        noise = SourceNoise.seeded(draw_seed(seed))
         (wav,) = self._decoder.whole([SpokenTokens(tokens, target.prompt, noise, speed)])
         return self._audio([wav])
 
@@ -183,18 +197,20 @@ class LightTTS:
 
     def _speak(self, plans: Sequence[Plan]) -> list[Audio | LightTTSError]:
         """Generate the tokens of all segments together, then their audio together."""
-        segments = [(number, segment) for number, plan in enumerate(plans) for segment in plan.segments]
+        segments = [
+            (number, request) for number, plan in enumerate(plans) for request in self._requests(plan)
+        ]
         results: list[Audio | LightTTSError | None] = [None] * len(plans)
         ids: list[int | None] = []
-        for number, segment in segments:
+        for number, request in segments:
             try:
-                ids.append(self._pump.add(segment.request))
+                ids.append(self._pump.add(request))
             except LightTTSError as error:
                 results[number] = error
                 ids.append(None)
         events = self._finish([sequence_id for sequence_id in ids if sequence_id is not None])
         spoken: list[tuple[int, SpokenTokens]] = []
-        for sequence_id, (number, segment) in zip(ids, segments, strict=True):
+        for sequence_id, (number, request) in zip(ids, segments, strict=True):
             if sequence_id is None or results[number] is not None:
                 continue
             tokens = _tokens(events[sequence_id])
@@ -202,7 +218,7 @@ class LightTTS:
                 results[number] = tokens
                 continue
             plan = plans[number]
-            spoken.append((number, SpokenTokens(tokens, plan.voice.prompt, segment.noise, plan.speed)))
+            spoken.append((number, SpokenTokens(tokens, plan.voice.prompt, _noise(request), plan.speed)))
         spoken = [(number, item) for number, item in spoken if results[number] is None]
         wavs: dict[int, list[Tensor]] = {}
         for (number, _), wav in zip(spoken, self._decode([item for _, item in spoken]), strict=True):
@@ -229,10 +245,10 @@ class LightTTS:
                 self._pump.close(sequence_id)
 
     def _stream_plan(self, plan: Plan) -> Iterator[Audio]:
-        for segment in plan.segments:
-            sequence_id = self._pump.add(segment.request)
+        for request in self._requests(plan):
+            sequence_id = self._pump.add(request)
             try:
-                stream = self._open(plan, segment.noise)
+                stream = self._open(plan, _noise(request))
                 yield from self._drain(sequence_id, stream)
             finally:
                 self._pump.close(sequence_id)
@@ -247,31 +263,52 @@ class LightTTS:
         if self._grown_hop is not None:
             self._grown_hop = stream.schedule.hop
 
+    def _stream_unvoiced(self, request: SynthesisRequest, pieces: Iterator[str]) -> Iterator[Audio]:
+        """The beginning of the text says in which language the default voice is to be."""
+        arrived: list[str] = []
+        begun = None
+        for piece in pieces:
+            arrived.append(piece)
+            begun = opening("".join(arrived))
+            if begun is not None:
+                break
+        request = replace(request, text="".join(arrived) if begun is None else begun)
+        plan = self._planner.plan_open(request, self.times)
+        yield from self._stream_pieces(plan, chain(arrived, pieces))
+
     def _stream_pieces(self, plan: Plan, pieces: Iterable[str]) -> Iterator[Audio]:
-        buffer, arriving = PieceBuffer(), small_pieces(pieces)
-        number, ended = 0, False
-        while not ended:
-            segment = self._planner.open_segment(plan, number)
-            sequence_id = self._pump.add(segment.request)
-            stream = self._open(plan, segment.noise)
-            text, num_tokens = "", 0
-            try:
-                while not (ended or self._planner.ends_sequence(text, num_tokens)):
-                    piece = next(arriving, None)
-                    ended = piece is None
-                    released = buffer.flush() if piece is None else buffer.push(piece)
-                    ids = self._planner.piece_ids(plan, released, so_far=text)
-                    self._pump.append_text(sequence_id, ids)
-                    text, num_tokens = text + released, num_tokens + len(ids)
-                    while not ended and self._pump.step(sequence_id):
-                        self._collect(sequence_id, stream)
-                        yield from self._ready(stream)
-                self._pump.end_text(sequence_id)
-                if num_tokens:
-                    yield from self._drain(sequence_id, stream)
-            finally:
-                self._pump.close(sequence_id)
-            number += 1
+        text = OpenText(plan)
+        current: _OpenSequence | None = None
+        try:
+            for step in chain(chain.from_iterable(map(text.push, pieces)), text.end()):
+                if step.opens or current is None:
+                    current = self._open_sequence(plan, step.sequence)
+                yield from self._take_step(current, step)
+                if step.ends:
+                    self._pump.close(current.sequence_id)
+        finally:
+            if current is not None:
+                self._pump.close(current.sequence_id)
+
+    def _open_sequence(self, plan: Plan, number: int) -> _OpenSequence:
+        request = open_request(plan, number, self.config.llm.sampling)
+        stream = self._open(plan, _noise(request))
+        return _OpenSequence(self._pump.add(request), stream)
+
+    def _take_step(self, current: _OpenSequence, step: TextStep) -> Iterator[Audio]:
+        """What can be heard once this much text is there."""
+        if step.ids:
+            self._pump.append_text(current.sequence_id, step.ids)
+        if step.ends:
+            self._pump.end_text(current.sequence_id)
+            yield from self._drain(current.sequence_id, current.stream)
+            return
+        while self._pump.step(current.sequence_id):
+            self._collect(current.sequence_id, current.stream)
+            yield from self._ready(current.stream)
+
+    def _requests(self, plan: Plan) -> list[SequenceRequest]:
+        return sequence_requests(plan, self.config.llm.sampling)
 
     def _open(self, plan: Plan, noise: SourceNoise) -> SegmentStream:
         voice = plan.voice
@@ -297,6 +334,13 @@ class LightTTS:
 
     def _audio(self, wavs: Sequence[Tensor]) -> Audio:
         return Audio(np.concatenate([wav.numpy() for wav in wavs]), self.sample_rate_hz)
+
+
+def _noise(request: SequenceRequest) -> SourceNoise:
+    """The vocoder's randomness: of the same seed as the language model's."""
+    assert request.sampling is not None
+    assert request.sampling.seed is not None
+    return SourceNoise.seeded(request.sampling.seed)
 
 
 def _tokens(events: Sequence[Event]) -> Tensor | LightTTSError:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from light_tts import planning
 from light_tts.audio import Audio
 from light_tts.decode.segment import SpokenTokens
 from light_tts.decode.speech_decoder import SpeechDecoder
+from light_tts.encode.planner import Plan
 from light_tts.errors import (
     EmptyText,
     GenerationFailed,
@@ -22,7 +24,8 @@ from light_tts.errors import (
     TextTooLong,
     VoiceNotFound,
 )
-from light_tts.planning import Plan, PlannedSegment, Planner
+from light_tts.llm.request import SequenceRequest
+from light_tts.models.config import SamplingConfig
 from light_tts.quirks import ReferenceQuirks
 from light_tts.request import SynthesisRequest
 from light_tts.synthesizer import LightTTS
@@ -153,18 +156,19 @@ def test_a_long_text_in_one_piece_is_spoken_in_several_sequences(
     golden: Path, prompt: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[int] = []
-    original = Planner.open_segment
+    original = planning.open_request
 
-    def counting(self: Planner, plan: Plan, number: int) -> PlannedSegment:
+    def counting(plan: Plan, number: int, model: SamplingConfig) -> SequenceRequest:
         opened.append(number)
-        return original(self, plan, number)
+        return original(plan, number, model)
 
-    monkeypatch.setattr(Planner, "open_segment", counting)
+    monkeypatch.setattr("light_tts.synthesizer.open_request", counting)
     engine = LightTTS(golden / "cosyvoice3", "cpu")
     free = engine.num_free_slots
-    text = "hello world hello world hello world hello world hello. " * 3
-    assert len(joined(engine.stream_text([text], prompt_audio=prompt, seed=1))) > 0
-    assert opened[:2] == [0, 1]
+    text = "hello world hello world hello world hello world hello. " * 7
+    assert len(joined(engine.stream_text([text], prompt_audio=prompt, seed=1, max_token_text_ratio=2.0))) > 0
+    assert opened == [*range(len(opened))]
+    assert len(opened) > 1
     assert engine.num_free_slots == free
 
 
@@ -175,7 +179,7 @@ def test_text_in_pieces_follows_the_system_prompt_that_a_voice_without_transcrip
     whole = engine._planner.plan(SynthesisRequest(text="ok.", prompt_audio=prompt))
     if engine.config.version == 3:
         assert plan.voice.prompt_text
-        assert whole.segments[0].request.text[: len(plan.voice.prompt_text)] == plan.voice.prompt_text
+        assert whole.segments[0].text[: len(plan.voice.prompt_text)] == plan.voice.prompt_text
     else:
         assert plan.voice.prompt_text == ()
 

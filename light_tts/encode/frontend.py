@@ -19,10 +19,11 @@ _ROLE = SYSTEM_PROMPT.removesuffix(END_OF_PROMPT)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of the text that is spoken in one go."""
+    """A part of the text that is spoken in one go. num_prefix_ids: how many of the ids are the system prompt's"""
 
     text: str
     token_ids: list[int]
+    num_prefix_ids: int = 0
 
 
 class TextFrontend:
@@ -37,16 +38,23 @@ class TextFrontend:
         *,
         max_chars: int = 10_000,
         max_segment_tokens: int = 160,
+        max_prompt_tokens: int = 1000,
     ) -> None:
         """version: 2 or 3; normalise: read numbers, signs and abbreviations in words; max_chars: longest text of one
-        request; max_segment_tokens: longest segment, about 30 s of speech."""
+        request; max_segment_tokens: longest segment, about 30 s of speech; max_prompt_tokens: longest transcript or
+        instruction (nobody says more within 30 s)."""
         self._tokenizer = tokenizer
         self._version = version
         self._controls_in_text = quirks.control_tokens_in_text
         self._max_chars = max_chars
+        self._max_prompt_tokens = max_prompt_tokens
         self._normaliser = TextNormaliser(
             self._count_tokens, quirks, enabled=normalise, max_segment_tokens=max_segment_tokens
         )
+
+    @property
+    def end_of_prompt_id(self) -> int | None:
+        return self._tokenizer.end_of_prompt_id
 
     def warm_up(self) -> None:
         """Load dictionaries and grammars now, rather than with the first request."""
@@ -68,7 +76,7 @@ class TextFrontend:
             prefix = self.prefix_ids()
         parts = self._normaliser.split(text, language, self._tags(allow_tags))
         encoded = [(part, self._encode(part, allow_tags)) for part in parts]
-        segments = [Segment(part, prefix + ids) for part, ids in encoded if ids]
+        segments = [Segment(part, prefix + ids, len(prefix)) for part, ids in encoded if ids]
         if not segments:
             raise EmptyText(
                 "text holds nothing that can be spoken: no letters or digits that the model knows"
@@ -86,6 +94,9 @@ class TextFrontend:
         `<|endofprompt|>`. Raises TextTooLong, or InvalidInput if that occurs twice.
         """
         self._check_length("prompt_text", prompt_text)
+        return self._within_limit("prompt_text", self._prompt_ids(prompt_text, language))
+
+    def _prompt_ids(self, prompt_text: str, language: str | None) -> list[int]:
         if self._version == 2:
             return self._encode(self._normaliser.normalise(prompt_text, language), False)
         if self._controls_in_text and END_OF_PROMPT in prompt_text:
@@ -113,7 +124,8 @@ class TextFrontend:
             raise EmptyText("instruct_text is empty")
         if self._version == 3 and not self._controls_in_text and not instruction.startswith(_ROLE):
             instruction = f"{_ROLE} {instruction}"
-        return self._tokenizer.encode(instruction) + self._end_of_prompt() + self._tokenizer.encode(rest)
+        ids = self._tokenizer.encode(instruction) + self._end_of_prompt() + self._tokenizer.encode(rest)
+        return self._within_limit("instruct_text", ids)
 
     def piece_ids(
         self, text_piece: str, language: str | None = None, *, first: bool = False, allow_tags: bool = False
@@ -144,6 +156,11 @@ class TextFrontend:
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._max_chars:
             raise TextTooLong(f"{field} has {len(text)} characters, the limit is {self._max_chars}")
+
+    def _within_limit(self, field: str, ids: list[int]) -> list[int]:
+        if len(ids) > self._max_prompt_tokens:
+            raise TextTooLong(f"{field} has {len(ids)} tokens, the limit is {self._max_prompt_tokens}")
+        return ids
 
     def _split_at_end_of_prompt(self, field: str, text: str) -> tuple[str | None, str]:
         """What stands before and after `<|endofprompt|>`; (None, text) without one."""

@@ -32,12 +32,16 @@ class _Entry(Generic[V]):
 
 
 class Handle(Generic[V]):
-    """One user's hold on a cached value; a context manager. Releasing twice is harmless."""
+    """One user's hold on a cached value; a context manager. Releasing twice is harmless.
 
-    __slots__ = ("_release", "value")
+    hit: nothing was computed for this user
+    """
 
-    def __init__(self, value: V, release: Callable[[], None]) -> None:
+    __slots__ = ("_release", "hit", "value")
+
+    def __init__(self, value: V, hit: bool, release: Callable[[], None]) -> None:
         self.value = value
+        self.hit = hit
         self._release: Callable[[], None] | None = release
 
     def release(self) -> None:
@@ -69,6 +73,7 @@ class PromptCache(Generic[V]):
         self._entries: OrderedDict[str, _Entry[V]] = OrderedDict()  # least recently used first
         self._hits = 0
         self._misses = 0
+        self._evicted = 0
 
     def acquire(self, key: str, compute: Callable[[], V]) -> Handle[V]:
         """The value of `key`, from `compute` if it is not there. Concurrent callers compute it once.
@@ -89,7 +94,18 @@ class PromptCache(Generic[V]):
         if owner:
             self._fill(key, entry, compute)
         value = entry.result.result()
-        return Handle(value, lambda: self._release(entry))
+        return Handle(value, not owner, lambda: self._release(entry))
+
+    def forget_all(self) -> None:
+        """Start anew: what is held or being computed serves those who have it, and nobody after them."""
+        with self._lock:
+            self._entries.clear()
+
+    @property
+    def num_evicted(self) -> int:
+        """Values dropped for want of room, so far."""
+        with self._lock:
+            return self._evicted
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -101,7 +117,8 @@ class PromptCache(Generic[V]):
             value = compute()
         except BaseException as error:  # also an interrupt must not leave others waiting for ever
             with self._lock:
-                del self._entries[key]
+                if self._entries.get(key) is entry:
+                    del self._entries[key]
             entry.result.set_exception(error)
             raise
         entry.result.set_result(value)
@@ -119,3 +136,4 @@ class PromptCache(Generic[V]):
         unused = [key for key, entry in self._entries.items() if entry.references == 0]
         for key in unused[:surplus]:
             del self._entries[key]
+            self._evicted += 1

@@ -15,6 +15,7 @@ from light_tts.quirks import ReferenceQuirks
 
 _HAN = re.compile("[\u4e00-\u9fff]")
 _FULL_WIDTH_MARKS = "，。！？；：、“”‘’《》（）…"
+_LETTERS = regex.compile(r"\p{Han}|[\p{L}--\p{Han}][\p{L}\p{M}'’-]*", flags=regex.V1)
 _NO_HAN = regex.compile(rf"[^\p{{Han}}{_FULL_WIDTH_MARKS}]+")
 _LATIN_WORD = regex.compile(r"[A-Za-z]{2,}")
 _CHINESE_MARKS_ONLY = re.compile("[^A-Za-z]*[，。！？；：、][^A-Za-z]*")
@@ -31,6 +32,17 @@ def language_of(text: str, language: str | None = None) -> str:
     if name == "auto":
         return "zh" if _HAN.search(text) or _CHINESE_MARKS_ONLY.fullmatch(text) else "en"
     return _LANGUAGES.get(name, OTHER)
+
+
+def main_language(text: str) -> str:
+    """ "zh" or "en": the language of most of a mixed text. A Chinese character counts as two words in letters, since
+    names of products and people stay as they are within Chinese sentences.
+    """
+    words = _LETTERS.findall(text)
+    if not words:
+        return language_of(text)
+    num_han = sum(_HAN.match(word) is not None for word in words)
+    return "zh" if 2 * num_han > len(words) - num_han else "en"
 
 
 class TextNormaliser:

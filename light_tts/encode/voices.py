@@ -44,6 +44,14 @@ class VoiceStore:
         files = (path for path in self._folder.iterdir() if path.suffix == SUFFIX)
         return sorted(path.stem for path in files if NAME.fullmatch(path.stem))
 
+    def stamp(self, name: str) -> str | None:
+        """What changes whenever the voice's file does; None if there is no such voice."""
+        return _stamp(self._path(name)) if NAME.fullmatch(name) else None
+
+    def folder_stamp(self) -> str | None:
+        """What changes whenever a voice is added, replaced or removed."""
+        return _stamp(self._folder)
+
     def get(self, name: str) -> Voice:
         """Raises VoiceNotFound, or CorruptFile if the file is not what `save` writes."""
         path = self._existing(name)
@@ -104,6 +112,14 @@ class VoiceStore:
         if not NAME.fullmatch(name) or not self._path(name).is_file():
             raise VoiceNotFound(f"there is no voice {name[:140]!r}")
         return self._path(name)
+
+
+def _stamp(path: Path) -> str | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
 
 
 def import_spk2info(path: Path, embed_dim: int = 192) -> dict[str, Voice]:

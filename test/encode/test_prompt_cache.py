@@ -140,3 +140,46 @@ def test_nobody_ever_gets_the_value_of_another_key() -> None:
     stats = cache.stats()
     assert stats.hits + stats.misses == 8 * 300 * 2
     assert (stats.in_use, stats.size) == (0, 3)
+
+
+def test_a_handle_tells_whether_its_user_had_to_wait_for_the_computation() -> None:
+    cache: PromptCache[str] = PromptCache(2)
+    with cache.acquire("a", lambda: "A") as first, cache.acquire("a", never) as second:
+        assert (first.hit, second.hit) == (False, True)
+
+
+def test_evicted_values_are_counted() -> None:
+    cache: PromptCache[str] = PromptCache(1)
+    for key in "aabc":
+        cache.acquire(key, lambda key=key: key).release()  # type: ignore[misc]
+    assert cache.num_evicted == 2
+
+
+def test_what_is_forgotten_while_it_is_held_or_computed_serves_nobody_after() -> None:
+    cache: PromptCache[str] = PromptCache(2)
+    held = cache.acquire("a", lambda: "old")
+
+    def outdated() -> str:
+        cache.forget_all()
+        return "old"
+
+    with cache.acquire("b", outdated) as handle:
+        assert handle.value == "old"
+    assert held.value == "old"
+    held.release()
+    for key in "ab":
+        with cache.acquire(key, lambda: "new") as handle:
+            assert handle.value == "new"
+
+
+def test_a_failure_after_forgetting_leaves_the_new_value_alone() -> None:
+    cache: PromptCache[str] = PromptCache(2)
+
+    def failing() -> str:
+        cache.forget_all()
+        cache.acquire("a", lambda: "new").release()
+        raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        cache.acquire("a", failing)
+    assert cache.acquire("a", never).value == "new"

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from light_tts.encode.audio import AudioLimits
 from light_tts.encode.prompt_encoder import PromptEncoder
 from light_tts.encode.voice_catalog import VoiceCatalog
 from light_tts.encode.voices import VoiceStore
-from light_tts.errors import CorruptFile, InvalidAudio, InvalidInput, VoiceNotFound
+from light_tts.errors import CorruptFile, InvalidAudio, InvalidInput, PromptTooLong, VoiceNotFound
 from light_tts.models.model_yaml import read_model_config
 
 
@@ -130,3 +131,43 @@ def test_a_huge_file_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "long.wav").write_bytes(bytes(11))
     with pytest.raises(InvalidAudio, match="more than 10 bytes"):
         catalog(folder).encode(tmp_path / "long.wav")
+
+
+def test_the_callers_limits_hold_for_recordings_of_requests_but_not_for_the_models_own(
+    folder: Path, golden: Path
+) -> None:
+    encoder = PromptEncoder(folder, read_model_config(folder))
+    voices = VoiceCatalog(folder, encoder, 192, None, 4, AudioLimits(max_seconds=1.0))
+    with pytest.raises(PromptTooLong, match="limit 1 s"):
+        voices.encode(golden / "fixtures" / "prompt_24k.wav")
+    assert len(voices.get("anna").features.speech_token) > 25
+
+
+def test_the_models_own_recordings_stay_however_many_others_come(folder: Path, golden: Path) -> None:
+    encoder = PromptEncoder(folder, read_model_config(folder))
+    voices = VoiceCatalog(folder, encoder, 192, None, 0)
+    voices.prepare()
+    anna = voices.get("anna")
+    voices.encode(golden / "fixtures" / "prompt_24k.wav")
+    assert voices.get("anna") is anna
+
+
+def test_a_recording_that_cannot_be_used_is_told_and_spoils_no_other(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "bad.wav").write_bytes(b"rubbish")
+    entry = {"text": "", "lang": "en"}
+    write_prompts(
+        folder, [{**entry, "name": "bad", "wav": "bad.wav"}, {**entry, "name": "anna", "wav": "anna.wav"}]
+    )
+    voices = catalog(folder)
+    voices.prepare()
+    assert "bad" in caplog.text
+    assert voices.get("anna").info.name == "anna"
+
+
+def test_only_some_of_very_many_voices_are_named_in_an_error(folder: Path) -> None:
+    entries = [{"name": f"v{number}", "wav": "anna.wav", "text": ""} for number in range(100)]
+    write_prompts(folder, entries)
+    with pytest.raises(VoiceNotFound, match=r"v19 and 80 more"):
+        catalog(folder).get("nobody")
