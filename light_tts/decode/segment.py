@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -79,3 +80,13 @@ class SegmentStream:
         """The noise of the next vocoder call that starts anew."""
         self.num_calls += 1
         return self.noise_of_call(self.num_calls) if self.noise_of_call else self.noise
+
+    def snapshot(self) -> SegmentStream:
+        """What `restore` takes. Tensors are shared: no call writes into them."""
+        return replace(self, schedule=copy(self.schedule))
+
+    def restore(self, before: SegmentStream) -> None:
+        """Undo a call that failed half-way."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(before, item.name))
+        self.schedule = copy(before.schedule)

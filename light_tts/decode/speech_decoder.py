@@ -53,11 +53,21 @@ class SpeechDecoder:
     def sample_rate_hz(self) -> int:
         return self._vocoder.cfg.sampling_rate
 
+    @property
+    def speaker_size(self) -> int:
+        """Length of a speaker embedding."""
+        return self._flow.cfg.spk_embed_dim
+
     @torch.inference_mode()
     def prefill(self, prompt: FlowPrompt) -> FlowState:
         """The part of a voice's work that all its streams share; pass it to `open`."""
         with self._times.measure("flow"):
             return self._flow.prefill_prompt(prompt)
+
+    @torch.inference_mode()
+    def begin(self, prompt: FlowPrompt) -> FlowState:
+        """In place of `prefill` where its memory cannot be had: nothing is computed ahead."""
+        return self._flow.start(prompt)
 
     @torch.inference_mode()
     def whole(self, segments: Sequence[SpokenTokens]) -> list[Tensor]:

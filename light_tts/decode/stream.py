@@ -75,19 +75,25 @@ class HopSchedule:
         """Token count at which the next chunk becomes ready."""
         return self._offset + self._next_hop + self._plan.lookahead
 
-    def next_chunk(self, num_tokens: int, ended: bool) -> Chunk | None:
+    def peek(self, num_tokens: int, ended: bool) -> Chunk | None:
         """The next ready chunk of a segment that has `num_tokens` tokens, `ended` if it gets no more."""
         if self._finished:
             return None
         if num_tokens >= self.tokens_wanted():
-            chunk = Chunk(self._offset, self._offset + self._next_hop, finalize=False)
+            return Chunk(self._offset, self._offset + self._next_hop, finalize=False)
+        return Chunk(self._offset, num_tokens, finalize=True) if ended else None
+
+    def next_chunk(self, num_tokens: int, ended: bool) -> Chunk | None:
+        """As `peek`; the schedule moves on behind the chunk."""
+        chunk = self.peek(num_tokens, ended)
+        if chunk is None:
+            return None
+        if chunk.finalize:
+            self._finished = True
+        else:
             self._offset = chunk.end
             self._grow()
-            return chunk
-        if ended:
-            self._finished = True
-            return Chunk(self._offset, num_tokens, finalize=True)
-        return None
+        return chunk
 
     def _grow(self) -> None:
         first = self._offset == self._next_hop
