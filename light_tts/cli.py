@@ -1,8 +1,9 @@
-"""`light-tts say | voices | bench | doctor`."""
+"""`light-tts serve | say | voices | bench | doctor | logs`."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from light_tts.errors import InvalidInput, LightTTSError
+from light_tts.flags import add_flags, config_from
 from light_tts.threads import calm_thread_waits
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="light-tts", description="Text to speech with CosyVoice2-type models."
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    add_flags(commands.add_parser("serve", help="the HTTP server", allow_abbrev=False))
     say = commands.add_parser("say", help="speak a text, a batch of jobs, or a recording in another voice")
     _add_model_options(say)
     _add_say_options(say)
@@ -40,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check a model directory and this machine")
     doctor.add_argument("model_dir", nargs="?", type=Path, help="default: the bundled voice")
     doctor.add_argument("--verbose", action="store_true", help="name every key, not the first few")
+    logs = commands.add_parser("logs", help="how long requests and their stages took, from the server's log")
+    logs.add_argument("file", type=Path, help='log file; "-" reads standard input')
+    logs.add_argument("--json", action="store_true", help="for scripts")
     return parser
 
 
@@ -81,15 +87,19 @@ def main(arguments: list[str] | None = None) -> int:
     calm_thread_waits()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     console = Console(stderr=True)
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         match options.command:
+            case "serve":
+                return _serve(options)
             case "say":
                 return _say(options, console)
             case "voices":
                 return _voices(options)
             case "bench":
                 return _bench(options)
+            case "logs":
+                return _logs(options)
             case _:
                 return _doctor(options)
     except LightTTSError as error:
@@ -112,6 +122,13 @@ def _load(options: argparse.Namespace) -> LightTTS:
     from light_tts.synthesizer import LightTTS  # imports torch: only when a model is needed
 
     return LightTTS(options.model_dir, options.device, dtype=options.dtype, num_threads=options.threads)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from light_tts.server.api_server import serve
+
+    serve(config_from(options))
+    return 0
 
 
 def _say(options: argparse.Namespace, console: Console) -> int:
@@ -263,6 +280,22 @@ def _bench(options: argparse.Namespace) -> int:
     show(figures, Console())
     if options.json:
         options.json.write_text(json.dumps(figures.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from light_tts.log_report import as_json, as_table, report_of
+
+    if str(options.file) == "-":
+        summaries = report_of(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace"))
+    else:
+        summaries = report_of(options.file)
+    if not summaries:
+        raise InvalidInput(f"{options.file} has no line that ends with a cost_time")
+    if options.json:
+        print(as_json(summaries))
+    else:
+        Console().print(as_table(summaries))
     return 0
 
 

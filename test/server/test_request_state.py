@@ -1,0 +1,182 @@
+"""Audio in the order in which it is heard, and exactly one end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+
+import pytest
+
+from light_tts.errors import Cancelled, GenerationFailed, RequestTimeout, StageError, Unavailable
+from light_tts.messages import AudioChunk, Planned, Routed, Synthesize
+from light_tts.server import request_state
+from light_tts.server.request_state import RequestState
+from test.server.fake_pipeline import all_audio, samples
+
+
+def _state(timeout_s: float = 5.0) -> RequestState:
+    return RequestState(Synthesize("r", "ipc://x", time.time() + timeout_s, "hello"), 0, time.perf_counter())
+
+
+def _chunk(segment: int, index: int, *, last: bool = False) -> AudioChunk:
+    return AudioChunk("r", segment, index, samples(segment, index), last, 5 if last else 0)
+
+
+def _chunks(num_segments: int, num_chunks: int) -> list[AudioChunk]:
+    pairs = itertools.product(range(num_segments), range(num_chunks))
+    return [_chunk(segment, index, last=index == num_chunks - 1) for segment, index in pairs]
+
+
+async def _all(state: RequestState) -> bytes:
+    audio = b""
+    while (piece := await state.next_audio()) is not None:
+        audio += piece
+    return audio
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_chunks_in_any_order_are_heard_in_one(seed: int) -> None:
+    async def play() -> bytes:
+        state = _state()
+        messages: list[Planned | AudioChunk] = [Planned("r", 3, 5, None), *_chunks(3, 4)]
+        random.Random(seed).shuffle(messages)
+        for message in messages:
+            state.plan(message) if isinstance(message, Planned) else state.add(message)
+        assert state.finished
+        assert state.num_tokens == 15
+        return await _all(state)
+
+    assert asyncio.run(play()) == all_audio(3, 4)
+
+
+def test_audio_is_there_as_soon_as_its_turn_has_come() -> None:
+    async def play() -> None:
+        state = _state()
+        state.add(_chunk(0, 1))
+        state.add(_chunk(1, 0))
+        assert not state.playback.audio_s
+        state.add(_chunk(0, 0))
+        assert await state.next_audio() == samples(0, 0)
+        assert await state.next_audio() == samples(0, 1)
+        state.add(_chunk(0, 2, last=True))
+        assert await state.next_audio() == samples(0, 2)
+        assert await state.next_audio() == samples(1, 0)
+
+    asyncio.run(play())
+
+
+def test_a_reader_that_waits_is_woken_by_audio_by_the_plan_and_by_an_error() -> None:
+    async def play() -> None:
+        state = _state()
+        waiting = asyncio.create_task(_all(state))
+        await asyncio.sleep(0)
+        state.add(_chunk(0, 0, last=True))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        state.plan(Planned("r", 1, 5, None))
+        assert await waiting == samples(0, 0)
+        other = _state()
+        waiting = asyncio.create_task(_all(other))
+        await asyncio.sleep(0)
+        other.fail(Unavailable("lost"))
+        with pytest.raises(Unavailable):
+            await waiting
+
+    asyncio.run(play())
+
+
+def test_no_segments_are_no_audio() -> None:
+    async def play() -> bytes:
+        state = _state()
+        state.plan(Planned("r", 0, 0, None))
+        return await _all(state)
+
+    assert asyncio.run(play()) == b""
+
+
+def test_an_error_goes_before_audio_that_waits_and_only_the_first_counts() -> None:
+    async def play() -> None:
+        state = _state()
+        state.add(_chunk(0, 0))
+        state.fail(StageError("generation_failed", "first"))
+        state.fail(StageError("generation_failed", "second"))
+        with pytest.raises(StageError, match="first"):
+            await state.next_audio()
+
+    asyncio.run(play())
+
+
+def test_an_error_after_the_last_audio_changes_nothing() -> None:
+    async def play() -> bytes:
+        state = _state()
+        state.plan(Planned("r", 1, 5, None))
+        state.add(_chunk(0, 0, last=True))
+        state.fail(Unavailable("too late"))
+        return await _all(state)
+
+    assert asyncio.run(play()) == samples(0, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        AudioChunk("r", 0, 0, samples(0, 0)),
+        AudioChunk("r", 0, 3, b"\x00"),
+        AudioChunk("r", 0, 2, samples(0, 2)),
+    ],
+    ids=["played already", "half a sample", "there already"],
+)
+def test_a_chunk_out_of_place_ends_the_request(wrong: AudioChunk) -> None:
+    async def play() -> None:
+        state = _state()
+        state.add(_chunk(0, 0))
+        state.add(_chunk(0, 2))
+        state.add(wrong)
+        with pytest.raises(GenerationFailed, match="out of place"):
+            await state.next_audio()
+
+    asyncio.run(play())
+
+
+def test_a_request_past_its_deadline_fails() -> None:
+    with pytest.raises(RequestTimeout, match="request_timeout_s"):
+        asyncio.run(_state(timeout_s=0.02).next_audio())
+
+
+def test_audio_that_is_there_is_given_even_past_the_deadline() -> None:
+    async def play() -> bytes:
+        state = _state(timeout_s=-1.0)
+        state.plan(Planned("r", 1, 5, None))
+        state.add(_chunk(0, 0, last=True))
+        return await _all(state)
+
+    assert asyncio.run(play()) == samples(0, 0)
+
+
+def test_audio_that_nobody_takes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_state, "MAX_BUFFERED_BYTES", 1000)
+
+    async def play() -> None:
+        state = _state()
+        for index in range(3):
+            state.add(_chunk(0, index))
+        with pytest.raises(Cancelled, match="too slowly"):
+            await state.next_audio()
+        taken = _state()
+        for index in range(100):
+            taken.add(_chunk(0, index))
+            await taken.next_audio()
+
+    asyncio.run(play())
+
+
+def test_a_segment_is_in_its_decode_process_until_its_last_chunk() -> None:
+    state = _state()
+    state.route(Routed("r", 0, 1))
+    state.route(Routed("r", 1, 2))
+    state.add(_chunk(1, 0, last=True))
+    assert state.decode_of == {0: 1}
+    state.route(Routed("r", 1, 2))
+    assert state.decode_of == {0: 1}
