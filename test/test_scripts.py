@@ -211,31 +211,40 @@ def test_quickstart_says_what_is_missing(project: Project) -> None:
     assert "--model_dir DIR" in done.stderr
 
 
-def _echo_light_tts(project: Project) -> None:
+def _server_arguments(project: Project, *arguments: str) -> str:
+    """What quickstart.sh asks Python for, after an installation; Python prints it and ends."""
     project.run("quickstart.sh", "--setup")
-    command = project.root / ".venv/bin/light-tts"
-    command.write_text('#!/usr/bin/env bash\nprintf "<%s>" "$@"\n', encoding="utf-8")
-    command.chmod(0o755)
+    python = project.root / ".venv/bin/python"
+    ask = 'case "$*" in *api_server*) printf "<%s>" "$@"; exit ;; esac\n'
+    python.write_text(FAKE_PYTHON.replace("case", ask + "case", 1), encoding="utf-8")
+    return project.run("quickstart.sh", *arguments).stdout
 
 
-def test_quickstart_speaks_a_sentence_with_the_bundled_voice(project: Project) -> None:
-    _echo_light_tts(project)
+def test_quickstart_starts_the_server_on_the_bundled_voice(project: Project) -> None:
     voice = project.root / "light_tts/voices/first"
     voice.mkdir(parents=True)
     (voice / "cosyvoice2.yaml").touch()
-    done = project.run("quickstart.sh")
-    assert done.returncode == 0
-    assert "<say><-o><quickstart.wav>" in done.stdout
+    assert _server_arguments(project).endswith("<-m><light_tts.server.api_server>")
 
 
-def test_quickstart_passes_arguments_on(project: Project) -> None:
-    _echo_light_tts(project)
-    done = project.run("quickstart.sh", "--model_dir", "a dir", "Hi there.", "-o", "hi.wav")
-    assert done.stdout.endswith("<say><--model_dir><a dir><Hi there.><-o><hi.wav>")
-    done = project.run("quickstart.sh", "--model_dir", "a dir")
-    assert "<say><--model_dir><a dir><-o><quickstart.wav><你好" in done.stdout
-    done = project.run("quickstart.sh", "--model_dir", "a dir", "Hi there.")
-    assert done.stdout.endswith("<say><--model_dir><a dir><Hi there.><-o><quickstart.wav>")
+def test_quickstart_passes_flags_on_to_the_server(project: Project) -> None:
+    told = _server_arguments(project, "--model_dir", "a dir", "--port", "9000")
+    assert told.endswith("<-m><light_tts.server.api_server><--model_dir><a dir><--port><9000>")
+    told = _server_arguments(project, "--model_dir=a dir")
+    assert told.endswith("<-m><light_tts.server.api_server><--model_dir=a dir>")
+
+
+def test_quickstart_shows_a_command_to_try_once_the_server_answers(project: Project) -> None:
+    project.add_command("curl", '#!/usr/bin/env bash\n[[ "$*" == *http://127.0.0.1:9000/readiness* ]]\n')
+    sleep = shutil.which("sleep")
+    assert sleep
+    (project.bin / "sleep").symlink_to(sleep)
+    project.run("quickstart.sh", "--setup")
+    python = project.root / ".venv/bin/python"
+    serve = 'case "$*" in *api_server*) sleep 1; exit ;; esac\n'
+    python.write_text(FAKE_PYTHON.replace("case", serve + "case", 1), encoding="utf-8")
+    told = project.run("quickstart.sh", "--model_dir", "x", "--port=9000", "--host", "0.0.0.0").stdout
+    assert "curl http://127.0.0.1:9000/inference_zero_shot" in told
 
 
 def test_every_constraint_is_an_exact_pin() -> None:
