@@ -21,16 +21,21 @@ MAX_LINES = 400
 
 # Never import torch, onnxruntime or transformers, not even indirectly. Some do not exist yet.
 LIGHT_MODULES = [
+    "light_tts.child",
     "light_tts.config",
+    "light_tts.decode.scheduler",
     "light_tts.errors",
+    "light_tts.flags",
     "light_tts.llm.bistream",
     "light_tts.llm.kv_pool",
     "light_tts.llm.scheduler",
     "light_tts.llm.sequence",
     "light_tts.messages",
     "light_tts.models.config",
+    "light_tts.observe",
     "light_tts.quirks",
     "light_tts.server",
+    "light_tts.transport",
 ]
 HEAVY = {"torch", "onnxruntime", "transformers"}
 
