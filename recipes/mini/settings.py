@@ -80,6 +80,7 @@ class TokenizerSettings:
     weight_consistency: float = 1.0  # between what is heard of a recording and of the clean voice
     weight_rounding: float = 0.5
     precision: str = "int8"  # of the shipped weights: int8 or float16
+    cuda_graphs: bool = True  # on CUDA: replay a step as one launch
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
 
@@ -103,6 +104,7 @@ class SpeakerSettings:
     softmax_scale: float = 25.0
     softmax_margin: float = 0.15
     precision: str = "int8"
+    cuda_graphs: bool = True
     augment: AugmentSettings = field(
         default_factory=lambda: AugmentSettings(
             speed=(0.75, 1.33), formants=(0.82, 1.22), noise=0.6, room=0.5, band=0.3

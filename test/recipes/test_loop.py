@@ -66,7 +66,7 @@ class Guess:
         x = torch.from_numpy(self.rng.standard_normal((16, 6))).float()
         return x * math.nan if self.steps_here in self._bad_steps else x
 
-    def loss(self, batch: Tensor, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: Tensor, progress: Tensor) -> dict[str, Tensor]:
         self.steps_here += 1
         if self.steps_here == self._stop_at:
             self.budget.stop()
@@ -203,7 +203,7 @@ def test_a_finished_stage_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_sigterm_ends_training_with_a_checkpoint(tmp_path: Path) -> None:
     class Killed(Guess):
-        def loss(self, batch: Tensor, progress: float) -> dict[str, Tensor]:
+        def loss(self, batch: Tensor, progress: Tensor) -> dict[str, Tensor]:
             if self.steps_here == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().loss(batch, progress)
@@ -218,7 +218,7 @@ def test_an_error_leaves_the_last_whole_checkpoint(tmp_path: Path) -> None:
     run(tmp_path, Guess(stop_at=5))
 
     class Broken(Guess):
-        def loss(self, batch: Tensor, progress: float) -> dict[str, Tensor]:
+        def loss(self, batch: Tensor, progress: Tensor) -> dict[str, Tensor]:
             raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):

@@ -201,7 +201,9 @@ def test_codes_of_a_recording_are_drawn_to_those_of_the_clean_voice() -> None:
     targets = torch.zeros(2, 40, 80), torch.zeros(2, 40), torch.ones(2, 40, dtype=torch.long)
 
     def losses(heard: Tensor) -> dict[str, Tensor]:
-        return stage.loss(tokenizer.TokenBatch(heard, clean, frames, torch.rand(2, 256), *targets), 1.0)
+        return stage.loss(
+            tokenizer.TokenBatch(heard, clean, frames, torch.rand(2, 256), *targets), torch.tensor(1.0)
+        )
 
     stage._encoder.train()
     stage._encoder.blocks.apply(lambda module: setattr(module, "p", 0.0))  # dropout of what is heard

@@ -18,9 +18,9 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Protocol, Self, TypeVar
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from recipes.mini.train.checkpoint import compact, load_latest, save_checkpoint
 from recipes.mini.train.loss_log import LossLog, plot_losses, read_log
+from recipes.mini.train.recorded import Gradients, Losses
 from recipes.mini.train.train_state import Ema, Parts, TrainState
 
 __all__ = [
@@ -275,21 +276,50 @@ class Stage(Protocol[Batch]):
         """Modules, the optimizer (named "main"), averages and generators."""
 
     def next_batch(self) -> Batch:
-        """A batch on the device, features and all; runs without gradients."""
+        """A batch on the device, features and all: a tensor, or a dataclass of tensors; runs without gradients."""
 
-    def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Scalars to log; the one named "loss" is minimised."""
+    def loss(self, batch: Batch, progress: Tensor) -> dict[str, Tensor]:
+        """Scalars to log; the one named "loss" is minimised. See `recorded.Objective` for what it must not do.
+
+        progress: () on the device
+        """
 
 
 def train_stage(
-    stage: Stage[Batch], folder: Path, plan: Plan, device: torch.device, budget: TimeBudget
+    stage: Stage[Batch],
+    folder: Path,
+    plan: Plan,
+    device: torch.device,
+    budget: TimeBudget,
+    cuda_graphs: bool = False,
 ) -> int:
-    """Train until the plan or the budget ends; resumes, and leaves a checkpoint. Returns the steps done in all."""
-    with Trainer(folder, plan, stage.parts(), device, budget) as trainer:
+    """Train until the plan or the budget ends; resumes, and leaves a checkpoint. Returns the steps done in all.
+
+    cuda_graphs: on CUDA, replay a step as one launch for each set of shapes that the batches come in
+    """
+    parts = stage.parts()
+    kinds: dict[Hashable, type] = {}
+
+    def objective(kind: Hashable, inputs: Sequence[Tensor]) -> Losses:
+        *tensors, progress = inputs
+        whole: Batch = tensors[0] if kinds[kind] is Tensor else kinds[kind](*tensors)
+        return stage.loss(whole, progress)
+
+    parameters = [parameter for module in parts.modules.values() for parameter in module.parameters()]
+    gradients = Gradients(objective, parameters, record=cuda_graphs)
+    with Trainer(folder, plan, parts, device, budget) as trainer:
         while trainer.goes_on():
             with torch.no_grad():
                 batch = stage.next_batch()
-            losses = stage.loss(batch, trainer.progress)
-            trainer.update("main", losses["loss"])
+                inputs = _tensors(batch)
+                inputs.append(torch.full((), trainer.progress, device=device))
+            kind = tuple(tensor.shape for tensor in inputs)
+            kinds[kind] = type(batch)
+            losses = gradients(kind, inputs)
+            trainer.descend("main", losses["loss"])
             trainer.end_step(losses)
         return trainer.step
+
+
+def _tensors(batch: object) -> list[Tensor]:
+    return [batch] if isinstance(batch, Tensor) else [getattr(batch, field.name) for field in fields(batch)]  # type: ignore[arg-type]

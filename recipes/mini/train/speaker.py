@@ -38,6 +38,7 @@ from recipes.mini.train.loop import (
 from recipes.mini.train.utterances import as_indices
 
 _LOOK_EVERY = 200  # steps, for new shards of the corpus
+_LENGTHS = 6  # of what the encoder hears: each is a recording of its own on the GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def train(settings: Settings, work: Path, checkpoints: Path, device: torch.devic
         clip_norm=5.0,
         save_every_s=settings.run.checkpoint_every_s,
     )
-    train_stage(stage, checkpoints / SPEAKER, plan, device, budget)
+    train_stage(stage, checkpoints / SPEAKER, plan, device, budget, s.cuda_graphs)
 
 
 class TeachingHead(nn.Module):
@@ -116,12 +117,13 @@ class SpeakerStage:
         wav, _, natural = augment.other_voices(tiled(wav, lens), num_samples, s.augment, rng, SAMPLE_RATE)
         clean = at_16_khz(wav)
         shortest = s.shortest_s / s.crop_s
-        heard_len = int(clean.shape[1] * rng.uniform(shortest, 1.0))
+        share = shortest + (1.0 - shortest) * rng.integers(_LENGTHS) / (_LENGTHS - 1)
+        heard_len = int(clean.shape[1] * share)
         heard = augment.recorded(clean[:, :heard_len], s.augment, SPEECH_RATE_HZ)
         speaker = as_indices(self._speaker_of_job[self._corpus.job[index[:natural]]], self._device)
         return VoiceBatch(speaker_fbank(heard), self._teacher(clean), speaker)
 
-    def loss(self, batch: VoiceBatch, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: VoiceBatch, progress: Tensor) -> dict[str, Tensor]:
         s = self._settings
         with autocast(self._device):
             embedding = self._encoder(batch.fbank)

@@ -82,7 +82,7 @@ def train(settings: Settings, work: Path, checkpoints: Path, device: torch.devic
         warmup_steps=s.warmup_steps,
         save_every_s=settings.run.checkpoint_every_s,
     )
-    train_stage(stage, checkpoints / TOKENIZER, plan, device, budget)
+    train_stage(stage, checkpoints / TOKENIZER, plan, device, budget, s.cuda_graphs)
 
 
 class TokenizerStage:
@@ -129,7 +129,7 @@ class TokenizerStage:
         plain, _ = speech_features(clean, lens)
         return TokenBatch(features, plain, num_frames, voice, prompt_mel(wav, MelConfig()), f0, phone)
 
-    def loss(self, batch: TokenBatch, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TokenBatch, progress: Tensor) -> dict[str, Tensor]:
         s = self._settings
         with autocast(self._device):
             wanted = self._undisturbed(batch)
@@ -143,7 +143,7 @@ class TokenizerStage:
         losses["consistency"] = _mean((hidden - wanted).abs().mean(dim=2), mask)
         losses["rounding"] = _mean((hidden - hidden.detach().round()).square().mean(dim=2), mask)
         # The codes settle first; where they go on repeating is pushed apart later.
-        ramp = min(1.0, 3.0 * progress)
+        ramp = (3.0 * progress).clamp(max=1.0)
         losses["loss"] = (
             losses["phone"]
             + s.weight_mel * losses["mel"]
