@@ -68,7 +68,7 @@ def code_distribution(hidden: Tensor, mask: Tensor, sharpness: float = 4.0) -> T
     hidden: (B, T, 6), mask: (B, T). Each digit is softly one of its three levels; the halves of a code are
     multiplied out per frame, and the mean of their products over frames is one matrix product.
     """
-    levels = torch.tensor([-1.0, 0.0, 1.0], device=hidden.device)
+    levels = torch.arange(-1.0, 2.0, device=hidden.device)
     soft = (-sharpness * (hidden.float()[..., None] - levels).square()).softmax(dim=-1)
     low, high = (_joint(soft[:, :, part : part + 3]).flatten(0, 1) for part in (0, 3))
     weight = mask.flatten() / mask.sum()
