@@ -164,6 +164,11 @@ class ServerConfig:
         return 4 * self.gpt_paral_num if self.max_pending is None else self.max_pending
 
     @property
+    def places_of_request(self) -> int:
+        """Sequences of one request that are continued at once: a long text must not keep all others waiting."""
+        return max(4, self.gpt_paral_num // 8)
+
+    @property
     def threads_per_process(self) -> int:
         """CPU threads of one encode, LLM or decode process. The encode processes' share is left to the others: they
         work in short bursts.

@@ -112,7 +112,7 @@ def read_file(path: Path) -> dict[str, object]:
             allowed = [field_name for field_name in _HINTS if field_name != "config"]
             raise InvalidInput(f"config file {path}: {_unknown('option', str(name), allowed)}")
         if value is not None:
-            values[name] = parse(name, _text_of(path, name, value))
+            values[name] = _parsed(path, name, value)
     return values
 
 
@@ -134,10 +134,17 @@ def parse(name: str, text: str) -> object:
     return Path(text).expanduser() if kind == Path | None else text
 
 
-def _text_of(path: Path, name: str, value: object) -> str:
+def _parsed(path: Path, name: str, value: object) -> object:
+    try:
+        return parse(name, _text_of(name, value))
+    except InvalidInput as error:
+        raise InvalidInput(f"config file {path}: {error}") from error
+
+
+def _text_of(name: str, value: object) -> str:
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, str | int | float) for part in parts):
-        raise InvalidInput(f"config file {path}: {name} is a {type(value).__name__}, must be a plain value")
+        raise InvalidInput(f"{name} is a {type(value).__name__}, must be a plain value")
     return " ".join(str(part) for part in parts)
 
 

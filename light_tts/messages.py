@@ -257,10 +257,15 @@ class StartFailed(Message, frozen=True):
 
 
 class PeerLost(Message, frozen=True):
-    """From the supervisor to HTTP workers and to the LLM process: a child died or hangs, what it held is gone."""
+    """From the supervisor to HTTP workers and to the LLM process: a process died or hangs, what it held is gone. The
+    LLM process passes that of a decode process on to HTTP workers, behind what it routed there in ignorance.
+
+    index: of an HTTP worker its pid; pid: of the process that is gone, 0 where it was another supervisor's
+    """
 
     stage: Stage
     index: int
+    pid: int = 0
 
 
 class PeerReady(Message, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,6 +18,7 @@ M = TypeVar("M")
 S = TypeVar("S", bound="zmq.Socket[bytes] | zmq.asyncio.Socket")
 
 _MAX_IPC_PATH = 100  # the kernel takes 107 bytes
+_FORGET_PEER_S = 60.0  # an HTTP worker that got nothing for so long may be gone: its connection is dropped
 
 
 def address(run_dir: Path, stage: Stage, index: int) -> str:
@@ -98,6 +100,7 @@ class Outbox:
     def __init__(self) -> None:
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._last_sent_s: dict[str, float] = {}
         self._encoder = msgspec.msgpack.Encoder()
 
     def send(self, to: str, message: Message) -> None:
@@ -115,12 +118,20 @@ class Outbox:
                 raise
             self._sockets[to] = socket
         socket.send(self._encoder.encode(message))
+        self._last_sent_s[to] = time.monotonic()
 
     def forget(self, to: str) -> None:
         """Drop the connection to a peer that will not come back, and what waits for it."""
+        self._last_sent_s.pop(to, None)
         socket = self._sockets.pop(to, None)
         if socket is not None:
             socket.close(linger=0)
+
+    def forget_silent(self, silent_s: float = _FORGET_PEER_S) -> None:
+        """Drop the connections to peers that were sent nothing for so long: a new one is made where it is needed."""
+        limit_s = time.monotonic() - silent_s
+        for peer in [peer for peer, sent_s in self._last_sent_s.items() if sent_s < limit_s]:
+            self.forget(peer)
 
     def close(self, linger_s: float = 1.0) -> None:
         for socket in self._sockets.values():

@@ -118,7 +118,7 @@ def test_the_file_of_the_deployment_script_is_understood(tmp_path: Path) -> None
         ("decode_proces_num: 3", "unknown option decode_proces_num, did you mean decode_process_num?"),
         ("config: other.yaml", "unknown option config"),
         ("port: [1, 2]", "port is '1 2', must be an integer"),
-        ("port: true", "port is 'True', must be an integer"),
+        ("port: true", "config file .*production.yaml: port is 'True', must be an integer"),
         ("model_dir: {a: b}", "model_dir is a dict, must be a plain value"),
         ("- port", "holds a list, must be lines of `name: value`"),
         ("port: [", "is no YAML"),

@@ -10,7 +10,7 @@ from light_tts.messages import (
     AudioChunk,
     LlmTask,
     Message,
-    PeerLost,
+    PeerReady,
     Sampling,
     Stage,
     Synthesize,
@@ -98,8 +98,8 @@ def test_a_field_added_at_the_end_is_optional_to_the_sender() -> None:
 
 
 def test_a_stage_is_named_in_the_message_as_in_its_socket() -> None:
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(PeerLost(Stage.DECODE, 1))) == [
-        "PeerLost",
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(PeerReady(Stage.DECODE, 1))) == [
+        "PeerReady",
         "decode",
         1,
     ]

@@ -139,6 +139,20 @@ def test_a_forgotten_peer_gets_nothing_of_what_waited(run_dir: Path, outbox: Out
     inbox.close()
 
 
+def test_peers_that_are_sent_nothing_are_forgotten(run_dir: Path, outbox: Outbox) -> None:
+    old, new = address(run_dir, Stage.HTTP, 1), address(run_dir, Stage.HTTP, 2)
+    outbox.send(old, Abort("a"))
+    time.sleep(0.1)
+    outbox.send(new, Abort("b"))
+    outbox.forget_silent(0.05)
+    inboxes: list[Inbox[Abort]] = [Inbox(here, Abort) for here in (old, new)]
+    assert [inbox.receive(0.3) for inbox in inboxes] == [None, Abort("b")]
+    outbox.send(old, Abort("c"))
+    assert inboxes[0].receive(5) == Abort("c")
+    for inbox in inboxes:
+        inbox.close()
+
+
 def test_closing_waits_for_what_is_under_way_but_not_for_ever(run_dir: Path) -> None:
     lonely = Outbox()
     lonely.send(address(run_dir, Stage.LLM, 0), Abort("a"))

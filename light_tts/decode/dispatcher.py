@@ -52,22 +52,28 @@ class Dispatcher:
         self._budget = budget
         self._settings = settings
         self._submit = submit
-        self._num_jobs = 0
+        self._started_s: dict[Job, float] = {}  # when the jobs in flight began
         self._num_whole_jobs = 0
 
     @property
     def num_jobs(self) -> int:
         """In flight."""
-        return self._num_jobs
+        return len(self._started_s)
+
+    def stuck_s(self) -> float:
+        """For how long no worker has been free because each is at work on a job."""
+        if self.num_jobs < self._settings.paral:
+            return 0.0
+        return time.monotonic() - max(self._started_s.values())
 
     def ended(self, job: Job) -> None:
         """A worker is free again."""
-        self._num_jobs -= 1
+        del self._started_s[job]
         self._num_whole_jobs -= isinstance(job, WholeJob)
 
     def dispatch(self) -> None:
         """Give the free workers what is most urgent."""
-        while self._num_jobs < self._settings.paral:
+        while self.num_jobs < self._settings.paral:
             now = time.monotonic()
             batch = next_batch(
                 self._ready(now), now, self._settings.limits, whole_allowed=self._whole_allowed()
@@ -83,7 +89,7 @@ class Dispatcher:
         ]
         waiting: list[tuple[Work, Segment]] = []
         for segment in self._sessions.ready():
-            ready = segment.work(now_s)
+            ready = segment.work()
             if segment.has_memory or not segment.streaming:
                 work.append(ready)
             else:
@@ -113,7 +119,6 @@ class Dispatcher:
         return not any(segment.streaming for segment in self._sessions.segments())
 
     def _start(self, batch: list[Work]) -> None:
-        self._num_jobs += 1
         if batch[0].kind is Kind.VOICE:
             self._start_voice(self._voices.get(batch[0].key[0]))
             return
@@ -123,10 +128,14 @@ class Dispatcher:
         keys = tuple(segment.key for segment in segments)
         if batch[0].kind is Kind.WHOLE:
             self._num_whole_jobs += 1
-            self._submit(WholeJob(keys, tuple(self._spoken(segment) for segment in segments)))
+            self._begin(WholeJob(keys, tuple(self._spoken(segment) for segment in segments)))
             return
         streams = tuple(segment.stream for segment in segments if segment.stream is not None)
-        self._submit(ChunkJob(keys, streams))
+        self._begin(ChunkJob(keys, streams))
+
+    def _begin(self, job: Job) -> None:
+        self._started_s[job] = time.monotonic()
+        self._submit(job)
 
     def _start_voice(self, voice: VoiceEntry[FlowPrompt, FlowState]) -> None:
         voice.computing = True
@@ -134,7 +143,7 @@ class Dispatcher:
         fits = self._budget.voice_fits(expected)
         while not fits and self._voices.evict_one():
             fits = self._budget.voice_fits(expected)
-        self._submit(VoiceJob(voice.key, voice.prompt, ahead=fits))
+        self._begin(VoiceJob(voice.key, voice.prompt, ahead=fits))
 
     def _spoken(self, segment: Segment) -> SpokenTokens:
         return SpokenTokens(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +36,6 @@ logger = logging.getLogger(__name__)
 WAIT_S = 0.2  # the main loop turns at least so often
 MAX_MESSAGES = 1000  # handled per turn
 STOP_S = 5.0  # for batches in flight when it is time to stop
-FORGET_PEER_S = 60.0  # an HTTP worker that got nothing for so long may be gone: its connection is dropped
 WARM_UP_TOKENS = 53  # two streamed chunks
 
 
@@ -65,6 +63,7 @@ class DecodeProcess:
             vocab_size=vocab_size,
             cache_capacity=config.cache_capacity,
         )
+        self._max_job_s = config.request_timeout_s
         self._info = {
             "device": str(device),
             "dtype": str(dtype_of(config.dtype)).removeprefix("torch."),
@@ -79,7 +78,6 @@ class DecodeProcess:
         )
         self._service = DecodeService(decoder, settings, budget, metrics(), self._send, self._pool.submit)
         self._outbox = Outbox()
-        self._last_sent_s: dict[str, float] = {}
         here = address(run_dir, Stage.DECODE, index)
         self._inbox: Inbox[ToDecode] = Inbox(here, ToDecode)  # type: ignore[arg-type]  # a union is no class
 
@@ -96,8 +94,9 @@ class DecodeProcess:
             while not control.stopping:
                 self._inbox.wait(WAIT_S, also=self._pool.wake_fd)
                 self._turn()
-                load = self._service.load()
-                control.beat(load.queued, load.oldest_s, load.running)
+                if self._service.stuck_s() < self._max_job_s:  # else silence brings about a restart
+                    load = self._service.load()
+                    control.beat(load.queued, load.oldest_s, load.running)
         finally:
             self._close()
 
@@ -108,7 +107,7 @@ class DecodeProcess:
             self._service.done(done)
         self._service.expire()
         self._service.dispatch()
-        self._forget_peers()
+        self._outbox.forget_silent()
 
     def _received(self) -> Iterator[ToDecode]:
         for _ in range(MAX_MESSAGES):
@@ -126,14 +125,6 @@ class DecodeProcess:
             self._outbox.send(to, message)
         except zmq.ZMQError:  # no address at all; one where nobody listens is none of our business
             logger.exception("cannot send to %r", to)
-            return
-        self._last_sent_s[to] = time.monotonic()
-
-    def _forget_peers(self) -> None:
-        limit = time.monotonic() - FORGET_PEER_S
-        for peer in [peer for peer, sent_s in self._last_sent_s.items() if sent_s < limit]:
-            self._outbox.forget(peer)
-            del self._last_sent_s[peer]
 
     def _close(self) -> None:
         self._inbox.close()

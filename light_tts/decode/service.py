@@ -74,6 +74,10 @@ class DecodeService:
     def num_jobs(self) -> int:
         return self._dispatcher.num_jobs
 
+    def stuck_s(self) -> float:
+        """For how long no worker has been free because each is at work on a job."""
+        return self._dispatcher.stuck_s()
+
     def load(self) -> Load:
         now = time.monotonic()
         waiting = [now - s.ready_since_s for s in self._sessions.ready() if s.ready_since_s is not None]

@@ -96,14 +96,14 @@ class Segment:
         elif self.ready_since_s is None:
             self.ready_since_s = now_s
 
-    def work(self, now_s: float) -> Work:
-        """The work that is ready."""
+    def work(self) -> Work:
+        """The work that is ready. When it is due does not move while it waits, or it might wait for ever."""
         assert self.ready_since_s is not None
         if not self.streaming:
             due = whole_due(self.ready_since_s, self.request.deadline_s)
             return Work(self.key, Kind.WHOLE, due, self.size)
         first = self.number == 0 and self.request.clock.started_s is None
-        due = self.ready_since_s if first else self.request.clock.dry_at(self.number, now_s)
+        due = self.ready_since_s if first else self.request.clock.dry_at(self.number, self.ready_since_s)
         return Work(self.key, Kind.CHUNK, due, self.size, first)
 
     def begin_batch(self) -> None:

@@ -95,8 +95,9 @@ def _check_libraries(diagnosis: Diagnosis) -> None:
 
 
 def _check_onnxruntime(diagnosis: Diagnosis) -> None:
-    import onnxruntime
+    from light_tts.models.onnx_session import import_onnxruntime
 
+    onnxruntime = import_onnxruntime()
     providers = ", ".join(
         name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
     )

@@ -26,6 +26,7 @@ _OPEN_OPTIONS = {"format_whitelist": _FORMATS, "codec_whitelist": _CODECS}
 
 _INTEGER_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
 _MICROSECONDS = 1_000_000
+_PADDING_S = 0.15  # what encoders add to a recording; so much beyond the limit is cut off
 _MAX_PACKETS = 20_000  # 30 s of Opus have at most 12 000; without a limit, packets of one sample cost minutes
 
 
@@ -92,7 +93,9 @@ def check_audio(audio: Audio, limits: AudioLimits | None = None) -> None:
 
 
 def _too_long(seconds: float, limits: AudioLimits) -> PromptTooLong:
-    return PromptTooLong(f"the audio has {seconds:.1f} s, limit {limits.max_seconds:g} s")
+    return PromptTooLong(
+        f"the audio has {math.ceil(100 * seconds) / 100:.2f} s, limit {limits.max_seconds:g} s"
+    )
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -125,12 +128,12 @@ def _decode(container: av.container.InputContainer, limits: AudioLimits) -> Audi
             raise InvalidAudio(f"the audio's sample rate changes from {rate} to {frame.sample_rate} Hz")
         pieces.append(_mono(frame))
         num_samples += len(pieces[-1])
-        if num_samples > limits.max_seconds * rate:
+        if num_samples > (limits.max_seconds + _PADDING_S) * rate:
             told = (container.duration or 0) / _MICROSECONDS
             raise _too_long(max(told, num_samples / rate), limits)
     if not num_samples:
         raise InvalidAudio("the audio stream is empty")
-    return Audio(np.concatenate(pieces), rate)
+    return Audio(np.concatenate(pieces)[: int(limits.max_seconds * rate)], rate)
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:

@@ -58,7 +58,8 @@ class TextFrontend:
 
     def warm_up(self) -> None:
         """Load dictionaries and grammars now, rather than with the first request."""
-        self.segments("5 things, 20mol, 你好")
+        for part in self._normaliser.split("5 things, 20mol, 你好", None, self._tags(False)):
+            self._encode(part, False)  # not `segments`: max_chars may be less than this text has
 
     def segments(
         self, text: str, language: str | None = None, *, with_prefix: bool = False, allow_tags: bool = False

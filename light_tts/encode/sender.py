@@ -37,4 +37,5 @@ class Sender:
                 outbox.send(*item)
             except Exception:  # one message that cannot be sent must not stop those of others
                 logger.exception("a %s could not be sent", type(item[1]).__name__)
+            outbox.forget_silent()
         outbox.close()

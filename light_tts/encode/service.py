@@ -178,8 +178,9 @@ class EncodeService:
         ]
         if state.has_expired():
             raise RequestTimeout("the deadline passed while text and voice were encoded")
-        state.reply([planned])
-        state.pass_on(tasks, last=True)
+        state.pass_on(tasks)
+        # Last: should this process be lost before, the HTTP worker knows that the tasks may not have left it.
+        state.reply([planned], last=True)
         self._finish(state, time.monotonic() - state.arrived_s)
 
     def _advance(self, state: RequestState) -> None:

@@ -66,7 +66,7 @@ class Engine:
     silent_tokens: runs of these are shortened in the events; None takes the model version's list
     int8_kv: keys and values are kept in 8 bits
     max_sequence_tokens: longest prompt and output of a sequence together; None: what the pool holds
-    admit_every, yield_after: as in Scheduler
+    admit_every, yield_after, max_of_group: as in Scheduler
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Engine:
         max_sequence_tokens: int | None = None,
         admit_every: int = 1,
         yield_after: int | None = None,
+        max_of_group: int | None = None,
     ) -> None:
         self._model = model
         self._cache = model.new_cache(pool_size_tokens, int8=int8_kv)
@@ -93,6 +94,7 @@ class Engine:
             max_step_tokens=max_prefill_tokens,
             admit_every=admit_every,
             yield_after=yield_after,
+            max_of_group=max_of_group,
         )
         self._quirks = quirks or ReferenceQuirks()
         self._end_of_prompt_id = end_of_prompt_id
@@ -127,7 +129,7 @@ class Engine:
 
     @property
     def batch_ids(self) -> tuple[int, ...]:
-        """The sequences of the last forward, also if it failed."""
+        """The sequences of the last forward, also if it failed; none where it was not even begun."""
         return self._batch_ids
 
     def is_idle(self) -> bool:
@@ -140,23 +142,24 @@ class Engine:
         entry = self._scheduler.find(sequence_id)
         return entry is not None and entry.state is State.RUNNING
 
-    def has_started(self, sequence_id: int) -> bool:
-        """Whether the sequence has had a place; False too where it has finished."""
-        entry = self._scheduler.find(sequence_id)
-        return entry is not None and entry.started
-
     def awaits_first_place(self, sequence_id: int) -> bool:
         """Whether the sequence has text, and waits for its turn to begin."""
         entry = self._scheduler.find(sequence_id)
         return entry is not None and not entry.started and entry.state is State.QUEUED
 
     def add(
-        self, request: SequenceRequest, picker: Picker | None = None, *, end_of_prompt_id: int | None = None
+        self,
+        request: SequenceRequest,
+        picker: Picker | None = None,
+        *,
+        end_of_prompt_id: int | None = None,
+        group: str | None = None,
     ) -> int:
         """Queue a sequence; returns its id.
 
         picker: replaces the sampler that `request.sampling` asks for
         end_of_prompt_id: replaces the engine's
+        group: as in Scheduler
         Raises InvalidInput for unknown token ids, TextTooLong if it cannot be had even alone.
         """
         cfg = self._model.cfg
@@ -171,7 +174,7 @@ class Engine:
         if picker is None:
             picker = RasSampler(request.sampling or SamplingParams.of(cfg.sampling))
         sequence_id, self._next_id = self._next_id, self._next_id + 1
-        self._scheduler.add(sequence_id, sequence)
+        self._scheduler.add(sequence_id, sequence, group)
         self._voices[sequence_id] = _Voice(picker, SilentTokenFilter(self._silent_tokens))
         return sequence_id
 
@@ -197,6 +200,7 @@ class Engine:
 
         only: leave out all sequences but these
         """
+        self._batch_ids = ()
         self._drop_finished()
         batch = self._scheduler.schedule()
         if only is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 WAIT_S = 0.2  # the main loop turns at least so often
 MAX_MESSAGES = 1000  # handled per turn
-FORGET_PEER_S = 60.0  # an HTTP worker that got nothing for so long may be gone: its connection is dropped
 # Prompt tokens per step where --batch_max_tokens is not given: running speech waits for them, on a CPU some 60 ms.
 PREFILL_TOKENS = {"cpu": 512, "cuda": 8192}
 WARM_UP_TEXT = 8
@@ -52,14 +50,13 @@ class LlmProcess:
         """sampling: the model's own values"""
         self._info = info
         self._outbox = Outbox()
-        self._last_sent_s: dict[str, float] = {}
         self._service = LlmService(
             engine,
             sampling,
             metrics(),
             self._send,
-            decode_address=lambda decode: address(run_dir, Stage.DECODE, decode),
-            forget=self._forget,
+            address=lambda stage, number: address(run_dir, stage, number),
+            forget=self._outbox.forget,
         )
         here = address(run_dir, Stage.LLM, index)
         self._inbox: Inbox[ToLlm] = Inbox(here, ToLlm)  # type: ignore[arg-type]  # a union is no class
@@ -79,7 +76,7 @@ class LlmProcess:
                     self._service.handle(message)
                 self._service.expire()
                 self._service.step()
-                self._forget_silent()
+                self._outbox.forget_silent()
                 load = self._service.load()
                 control.beat(load.queued, load.oldest_s, load.running)
         finally:
@@ -105,17 +102,6 @@ class LlmProcess:
             self._outbox.send(to, message)
         except zmq.ZMQError:  # no address at all; one where nobody listens is none of our business
             logger.exception("cannot send to %r", to)
-            return
-        self._last_sent_s[to] = time.monotonic()
-
-    def _forget(self, peer: str) -> None:
-        self._outbox.forget(peer)
-        self._last_sent_s.pop(peer, None)
-
-    def _forget_silent(self) -> None:
-        limit = time.monotonic() - FORGET_PEER_S
-        for peer in [peer for peer, sent_s in self._last_sent_s.items() if sent_s < limit]:
-            self._forget(peer)
 
 
 def create(config: ServerConfig, run_dir: Path, index: int) -> LlmProcess:
@@ -156,6 +142,7 @@ def engine_of(config: ServerConfig, model: SpeechLM, backend: LlmBackend) -> Eng
         max_sequence_tokens=config.max_req_total_len,
         admit_every=config.router_max_wait_tokens,
         yield_after=config.gpt_paral_step_num,
+        max_of_group=config.places_of_request,
     )
 
 

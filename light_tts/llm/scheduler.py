@@ -8,7 +8,7 @@ does not depend on it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -40,6 +40,7 @@ class State(Enum):
 class Entry(Generic[S]):
     """A sequence and where it stands.
 
+    group: what it is a part of
     span: its slots; saved: what they held, while it has none
     kv_len: tokens it has in the cache, or saved
     num_fed: symbols of the current feed that are among them
@@ -48,6 +49,7 @@ class Entry(Generic[S]):
 
     sequence_id: int
     sequence: SpeechSequence
+    group: str | None = None
     state: State = State.PAUSED
     span: Span | None = None
     saved: S | None = None
@@ -72,6 +74,7 @@ class Scheduler(Generic[S]):
     max_step_tokens: prompt tokens of a step at most; longer prompts are read in chunks
     admit_every: steps between admissions of new sequences; at once where none runs
     yield_after: steps after which a running sequence gives way to a queued one; None: never
+    max_of_group: places that the sequences of one group may have, so that a long text keeps nobody waiting; None: all
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Scheduler(Generic[S]):
         max_step_tokens: int,
         admit_every: int = 1,
         yield_after: int | None = None,
+        max_of_group: int | None = None,
     ) -> None:
         limits = {"max_running": max_running, "max_step_tokens": max_step_tokens, "admit_every": admit_every}
         for name, value in limits.items():
@@ -95,6 +99,7 @@ class Scheduler(Generic[S]):
         self._chunk = min(MAX_CHUNK, max_step_tokens)
         self._admit_every = admit_every
         self._yield_after = yield_after
+        self._max_of_group = max_running if max_of_group is None else max_of_group
         self._entries: dict[int, Entry[S]] = {}
         self._queue: deque[Entry[S]] = deque()
         self._running: dict[int, Entry[S]] = {}  # in the order in which they got their places
@@ -112,8 +117,9 @@ class Scheduler(Generic[S]):
     def num_paused(self) -> int:
         return len(self._entries) - len(self._queue) - len(self._running)
 
-    def add(self, sequence_id: int, sequence: SpeechSequence) -> None:
-        entry: Entry[S] = Entry(sequence_id, sequence)
+    def add(self, sequence_id: int, sequence: SpeechSequence, group: str | None = None) -> None:
+        """group: sequences that share places, see `max_of_group`; None: it is alone"""
+        entry: Entry[S] = Entry(sequence_id, sequence, group)
         self._entries[sequence_id] = entry
         self._settle(entry)
 
@@ -152,11 +158,13 @@ class Scheduler(Generic[S]):
         for entry in self._entries.values():
             self._settle(entry)
         admits = not self._running or self._steps_since_admission >= self._admit_every
-        for entry in list(self._queue):
-            if not (admits or entry.started):
-                continue
-            if not self._place(entry, may_displace=admits):
+        waiting = [entry for entry in self._queue if admits or entry.started]
+        while waiting:
+            places = self._places()
+            entry = min(waiting, key=lambda entry: places[entry.group])  # the first of those who have fewest
+            if places[entry.group] >= self._max_of_group or not self._place(entry, may_displace=admits):
                 return  # the first in line waits for room, and nobody overtakes it
+            waiting.remove(entry)
             if not entry.started:
                 entry.started = True
                 self._steps_since_admission = 0
@@ -188,6 +196,10 @@ class Scheduler(Generic[S]):
         entry.num_steps += 1
         if entry.sequence_id in self._entries:
             self._settle(entry)
+
+    def _places(self) -> Counter[str | None]:
+        """By group; none of those that are alone."""
+        return Counter(entry.group for entry in self._running.values() if entry.group is not None)
 
     def _settle(self, entry: Entry[S]) -> None:
         """Bring an entry's state in line with its sequence, which may have got text, or used it up."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from light_tts.messages import LlmTask
 
 _REMEMBER_S = 60.0  # how long after a request's end what is still on its way is recognised
@@ -24,7 +26,6 @@ class Segment:
     started_s: float | None = None
     decode: int | None = None
     tokens: list[int] = field(default_factory=list)
-    num_tokens: int = 0
 
 
 class Segments:
@@ -42,8 +43,14 @@ class Segments:
         return iter(list(self._by_sequence.values()))
 
     def add(self, segment: Segment) -> None:
+        others = self._by_request.setdefault(segment.task.request_id, {})
+        for other in others.values():
+            # Each task brings the voice anew, up to half a megabyte: a long text must not fill the memory with it.
+            if other.task.voice == segment.task.voice:
+                segment.task = msgspec.structs.replace(segment.task, voice=other.task.voice)
+            break
         self._by_sequence[segment.sequence_id] = segment
-        self._by_request.setdefault(segment.task.request_id, {})[segment.task.segment] = segment
+        others[segment.task.segment] = segment
 
     def find(self, request_id: str, number: int) -> Segment | None:
         return self._by_request.get(request_id, {}).get(number)

@@ -16,6 +16,7 @@ from light_tts.llm.decode_router import DecodeRouter
 from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent, TokenEvent
 from light_tts.llm.request import SequenceRequest
 from light_tts.llm.segments import Segment, Segments
+from light_tts.llm.turns import Turns
 from light_tts.messages import (
     Abort,
     DecodeOpen,
@@ -47,7 +48,7 @@ class Load:
 
 
 class LlmService:
-    """One thread. send: to an address; decode_address: of a decode process"""
+    """One thread. send: to an address; address: of a process"""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class LlmService:
         sampling: SamplingConfig,
         metrics: Metrics,
         send: Callable[[str, Message], None],
-        decode_address: Callable[[int], str],
+        address: Callable[[Stage, int], str],
         forget: Callable[[str], None],
     ) -> None:
         """sampling: the model's own values; forget: an address whose process is gone"""
@@ -63,9 +64,10 @@ class LlmService:
         self._sampling = sampling
         self._metrics = metrics
         self._send = send
-        self._decode_address = decode_address
+        self._address = address
         self._forget = forget
         self._segments = Segments()
+        self._turns = Turns()
         self._router = DecodeRouter()
         self._next_look_s = 0.0
         self._used_slots = -1
@@ -74,7 +76,7 @@ class LlmService:
     @property
     def num_segments(self) -> int:
         """Segments of which anything is held."""
-        return len(self._segments)
+        return len(self._segments) + self._turns.num_waiting
 
     @property
     def router(self) -> DecodeRouter:
@@ -97,18 +99,20 @@ class LlmService:
         match message:
             case LlmTask():
                 with request_scope(message.request_id):
-                    self._open(message)
+                    self._take(message)
             case TextIds():
                 with request_scope(message.request_id):
                     self._append(message)
             case Abort(request_id=request_id):
                 self._abort(request_id)
-            case SegmentClosed(decode=decode, request_id=request_id, segment=number):
-                self._router.close(decode, request_id, number)
+            case SegmentClosed():
+                self._close(message)
             case PeerReady(stage=Stage.DECODE, index=index):
                 self._router.ready(index)
-            case PeerLost(stage=Stage.DECODE, index=index):
-                self._lose(index)
+            case PeerLost(stage=Stage.DECODE):
+                self._lose_decode(message)
+            case PeerLost(stage=Stage.HTTP, index=pid):
+                self._lose_worker(self._address(Stage.HTTP, pid))
 
     def expire(self) -> None:
         """Give up what nobody waits for any more."""
@@ -126,11 +130,13 @@ class LlmService:
 
     def step(self) -> None:
         """Generate one token for each sequence whose turn it is, and send what can be sent. Raises Unavailable if the
-        GPU is lost: the process must be replaced.
+        GPU is lost, and what no sequence is to blame for: the process must be replaced.
         """
         try:
             events = self._engine.step()
         except Exception:
+            if not self._engine.batch_ids:
+                raise
             logger.exception(
                 "a step failed; its %d sequences are tried one by one", len(self._engine.batch_ids)
             )
@@ -149,9 +155,23 @@ class LlmService:
 
     # --- messages
 
-    def _open(self, task: LlmTask) -> None:
+    def _take(self, task: LlmTask) -> None:
         if self._segments.is_gone(task.request_id):
             return
+        # Text that is still being written comes one sequence after the other anyway.
+        if not task.stream or task.max_text_tokens is not None or self._turns.begin(task):
+            self._open(task)
+
+    def _close(self, message: SegmentClosed) -> None:
+        self._router.close(message.decode, message.request_id, message.segment)
+        self._open_next(message.request_id, message.segment)
+
+    def _open_next(self, request_id: str, done: int) -> None:
+        if task := self._turns.done(request_id, done):
+            with request_scope(task.request_id):
+                self._open(task)
+
+    def _open(self, task: LlmTask) -> None:
         if self._segments.find(task.request_id, task.segment) is not None:
             logger.warning("segment %d is there already", task.segment)
             return
@@ -160,7 +180,9 @@ class LlmService:
             return
         try:
             request = SequenceRequest.of_task(task, self._sampling)
-            sequence_id = self._engine.add(request, end_of_prompt_id=task.end_of_prompt_id)
+            sequence_id = self._engine.add(
+                request, end_of_prompt_id=task.end_of_prompt_id, group=task.request_id
+            )
         except Exception as error:
             self._fail(task, error)
             return
@@ -182,19 +204,33 @@ class LlmService:
         """Of no request is it known here that no decode process has it: this process may be a new one."""
         for segment in self._segments.end_request(request_id, time.monotonic()):
             self._engine.abort(segment.sequence_id)
+        self._turns.end(request_id)
         for index in self._router.indices:
-            self._send(self._decode_address(index), Abort(request_id))
+            self._send(self._address(Stage.DECODE, index), Abort(request_id))
         self.show_use()
 
-    def _lose(self, index: int) -> None:
-        """What is there is lost; the HTTP workers fail the requests, of which the rest is aborted then."""
-        self._router.lost(index)
-        self._forget(self._decode_address(index))
+    def _lose_decode(self, lost: PeerLost) -> None:
+        """The HTTP workers fail the requests, of which the rest is aborted then. They hear of it once more from here,
+        behind the news of what is there.
+        """
+        held = self._router.lost(lost.index)
+        for reply_to in set(held.values()):
+            self._send(reply_to, lost)
+        self._forget(self._address(Stage.DECODE, lost.index))
         for segment in self._segments:
-            if segment.decode == index:
+            if segment.decode == lost.index:
                 self._segments.remove(segment)
                 self._engine.abort(segment.sequence_id)
+        for request_id, number in held:  # may have been heard to its end: then its request goes on
+            self._open_next(request_id, number)
         self.show_use()
+
+    def _lose_worker(self, reply_to: str) -> None:
+        """Nobody hears its requests any more, and nobody else would abort them."""
+        here = {s.task.request_id for s in self._segments if s.task.reply_to == reply_to}
+        for request_id in here | self._router.requests_of(reply_to):
+            self._abort(request_id)
+        self._forget(reply_to)
 
     def _fail(self, task: LlmTask, error: Exception) -> None:
         """The request's final message; nothing of it is held any more, here or behind."""
@@ -265,13 +301,13 @@ class LlmService:
         """Send the tokens that have come. False if there is no decode process: the request has failed then."""
         task = segment.task
         if segment.decode is None:
-            segment.decode = self._router.choose(task.request_id, task.segment, task.voice.key)
+            segment.decode = self._router.choose(task.request_id, task.segment, task.voice.key, task.reply_to)
             if segment.decode is None:
                 self._fail(task, Unavailable("no decode process is ready"))
                 return False
             self._send(task.reply_to, Routed(task.request_id, task.segment, segment.decode))
             self._send(
-                self._decode_address(segment.decode),
+                self._address(Stage.DECODE, segment.decode),
                 DecodeOpen(
                     request_id=task.request_id,
                     reply_to=task.reply_to,
@@ -284,7 +320,6 @@ class LlmService:
                 ),
             )
         tokens = SpeechTokens(task.request_id, task.segment, tuple(segment.tokens), end)
-        self._send(self._decode_address(segment.decode), tokens)
-        segment.num_tokens += len(segment.tokens)
+        self._send(self._address(Stage.DECODE, segment.decode), tokens)
         segment.tokens.clear()
         return True

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from light_tts.errors import CorruptFile, ModelNotFound, UnsafeFile
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +44,16 @@ class OnnxModel:
         return result
 
 
+def import_onnxruntime() -> ModuleType:
+    """The library with its telemetry off: else it leaves `.ses` in the folder for temporary files, and reports to its
+    makers over the network.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def load_onnx(path: Path, num_inputs: int, device: str = "cpu", intra_op_threads: int = 1) -> OnnxModel:
     """Open an ONNX file on `device` ("cpu", "cuda", "cuda:1"); the CPU serves where CUDA is not available.
 
@@ -46,6 +61,7 @@ def load_onnx(path: Path, num_inputs: int, device: str = "cpu", intra_op_threads
     """
     if not path.is_file():
         raise ModelNotFound(f"{path} does not exist")
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
@@ -71,7 +87,7 @@ def load_onnx(path: Path, num_inputs: int, device: str = "cpu", intra_op_threads
 def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     kind, _, index = device.partition(":")
     if kind == "cuda":
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        if "CUDAExecutionProvider" in import_onnxruntime().get_available_providers():
             return [("CUDAExecutionProvider", {"device_id": index or "0"}), "CPUExecutionProvider"]
         logger.warning("onnxruntime has no CUDA support here: the CPU encodes reference recordings")
     return ["CPUExecutionProvider"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 
+from rich.columns import Columns
 from rich.console import Group
 from rich.table import Table
 
@@ -24,7 +24,11 @@ def as_json(machine: Machine, server: Server) -> str:
 
 
 def as_table(machine: Machine, server: Server) -> Group:
-    return Group(_machine_table(machine), *_server_tables(server))
+    """Not higher than a terminal of 24 lines where there are few GPUs."""
+    top = (
+        [_machine_table(machine)] if server.fault is not None else [_machine_table(machine), _stages(server)]
+    )
+    return Group(Columns(top), _server_table(server))
 
 
 def _machine_table(machine: Machine) -> Table:
@@ -37,24 +41,26 @@ def _machine_table(machine: Machine) -> Table:
     return table
 
 
-def _server_tables(server: Server) -> Iterable[Table]:
+def _server_table(server: Server) -> Table:
     table = Table("server", server.url)
     if server.fault is not None:
         table.add_row("state", f"cannot be read: {server.fault}", style="red")
-        yield table
-        return
+        return table
     table.add_row("state", server.health, style=None if server.health == "ok" else "red")
     table.add_row("TPS (requests/s)", f"{server.requests_per_s:.1f}")
     table.add_row("audio s/s", f"{server.audio_s_per_s:.1f}")
     table.add_row("first audio / latency", f"{_seconds(server.ttfa_s)} / {_seconds(server.latency_s)}")
-    table.add_row("requests so far", ", ".join(f"{k} {v:.0f}" for k, v in server.requests.items()) or "none")
     table.add_row("KV tokens", f"{server.kv_used:.0f} of {server.kv_total:.0f}")
     table.add_row("restarts", f"{server.restarts:.0f}")
-    yield table
-    stages = Table("stage", "queued", "oldest", "running")
+    table.add_row("requests so far", ", ".join(f"{k} {v:.0f}" for k, v in server.requests.items()) or "none")
+    return table
+
+
+def _stages(server: Server) -> Table:
+    table = Table("stage", "queued", "oldest", "running", title="queues", title_justify="left")
     for name, load in server.stages.items():
-        stages.add_row(name, f"{load.queued:.0f}", f"{load.oldest_s:.1f} s", f"{load.running:.0f}")
-    yield stages
+        table.add_row(name, f"{load.queued:.0f}", f"{load.oldest_s:.1f} s", f"{load.running:.0f}")
+    return table
 
 
 def _seconds(value: float | None) -> str:

@@ -93,7 +93,10 @@ class Child:
             return None
         if self.failure is not None:
             return f"{self.failure.code}: {self.failure.message}"
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        if code >= 0:
+            return f"exit status {code}"
+        named = -code in set(signal.Signals)  # not each real-time signal is
+        return f"killed by {signal.Signals(-code).name if named else f'signal {-code}'}"
 
     def silent_s(self) -> float:
         """How long it has told nothing: of its life when ready, of its start when starting."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from light_tts.config import ServerConfig
 from light_tts.errors import Overloaded, Unavailable
 from light_tts.messages import Stage
-from light_tts.server.state import ChildStatus, ServerState, read_state
+from light_tts.server.state import ServerState, read_state
 
 _REREAD_S = 0.1
 STAGES = (Stage.ENCODE, Stage.LLM, Stage.DECODE)
@@ -34,22 +34,14 @@ class Door:
             self._read_s = now
         return self._state if self._state is not None and self._state.is_fresh() else None
 
-    def lose(self, stage: Stage, index: int) -> None:
-        """The supervisor says that a process is gone, perhaps before it has written so."""
+    def lose(self, pid: int) -> None:
+        """The supervisor says that a process is gone, perhaps before it has written so; or long after that, when
+        another process has its place.
+        """
+        self._lost_pids.add(pid)
         self._read_s = -math.inf
-        state = self.state()
-        for child in () if state is None else state.children:
-            if (child.stage, child.index) == (stage, index):
-                self._lost_pids.add(child.pid)
-
-    def has_lost(self, stage: Stage, index: int) -> bool:
-        """Whether a process was lost and nothing has taken its place."""
-        state = self.state()
-        return state is not None and any(
-            (child.stage, child.index) == (stage, index)
-            and (child.pid in self._lost_pids or child.status in (ChildStatus.DEAD, ChildStatus.HUNG))
-            for child in state.children
-        )
+        if (state := self.state()) is not None:
+            self._lost_pids.intersection_update(child.pid for child in state.children)
 
     def ready(self, stage: Stage) -> list[int]:
         """Indices of the processes that are ready."""

@@ -143,10 +143,7 @@ class Fleet:
     def _look_after(self, child: Child, *, starting: bool) -> None:
         if child.status is ChildStatus.DEAD:
             if time.monotonic() >= child.restart_at:
-                logger.info("starting %s again", child.name)
-                self._gauges.count_restart(child.spec.stage)
-                child.start()
-                self.changed = True
+                self._start_again(child)
             return
         reason = child.exit_reason()
         if reason is not None:
@@ -165,14 +162,25 @@ class Fleet:
             logger.error("%s is not ready after %g s", child.name, self._config.start_timeout_s)
             child.kill_hung()
 
+    def _start_again(self, child: Child) -> None:
+        logger.info("starting %s again", child.name)
+        self._gauges.count_restart(child.spec.stage)
+        try:
+            child.start()
+        except OSError as error:  # no memory, or no more processes: that may pass
+            logger.error("%s cannot be started: %s", child.name, error)
+            child.bury()
+        self.changed = True
+
     def _bury(self, child: Child, reason: str) -> None:
         logger.error("%s (pid %d) has ended: %s", child.name, child.pid, reason)
         stage, index = child.spec.stage, child.spec.index
         self._gauges.forget(child.pid)
         # What waits for it belongs to requests that fail now.
         self._outbox.forget(address(self._run_dir, stage, index))
-        self._workers.tell(PeerLost(stage, index))
+        lost = PeerLost(stage, index, child.pid)
+        self._workers.tell(lost)
         if stage is Stage.DECODE:
-            self._tell_llm(PeerLost(stage, index))
+            self._tell_llm(lost)
         child.bury()
         self.changed = True

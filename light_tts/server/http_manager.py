@@ -190,9 +190,9 @@ class HttpServerManager:
         abort = Abort(state.request_id)
         self._send(Stage.ENCODE, state.encode, abort)
         # Where the road is broken, behind the gap as well: nothing comes through it that this could overtake.
-        if self.door.has_lost(Stage.ENCODE, state.encode):
+        if state.encode not in self.door.ready(Stage.ENCODE):
             self._send(Stage.LLM, 0, abort)
-        if self.door.has_lost(Stage.LLM, 0):
+        if not self.door.ready(Stage.LLM):
             for decode in set(state.decode_of.values()):
                 self._send(Stage.DECODE, decode, abort)
 
@@ -225,28 +225,19 @@ class HttpServerManager:
             case Planned():
                 state.plan(message)
             case Routed():
-                self._route(state, message)
+                state.route(message)
             case AudioChunk():
                 state.add(message)
             case RequestFailed():
                 self._end(state, StageError(message.code, message.message))
 
-    def _route(self, state: RequestState, message: Routed) -> None:
-        state.route(message)
-        # The language model may have said so before it heard of a loss of which we heard first.
-        if self.door.has_lost(Stage.DECODE, message.decode):
-            self._fail_lost(state, PeerLost(Stage.DECODE, message.decode))
-
     def _lose(self, lost: PeerLost) -> None:
         """Fail what was in a process that is gone; what is elsewhere goes on."""
-        self.door.lose(lost.stage, lost.index)
+        self.door.lose(lost.pid)
         for state in self._requests.values():
             if not state.settled and _sits_in(state, lost):
-                self._fail_lost(state, lost)
-
-    def _fail_lost(self, state: RequestState, lost: PeerLost) -> None:
-        error = Unavailable(f"the {lost.stage.value} process that worked on the request was lost: try again")
-        self._end(state, error)
+                text = f"the {lost.stage.value} process that worked on the request was lost: try again"
+                self._end(state, Unavailable(text))
 
 
 def _sits_in(state: RequestState, lost: PeerLost) -> bool:

@@ -37,6 +37,7 @@ class HttpWorkers:
         if now < self._next_look and not draining:
             return
         self._next_look = now + LOOK_S
+        self._outbox.forget_silent()  # workers that took their socket away themselves
         for pid, path in http_workers(self._run_dir).items():
             if not is_alive(pid):
                 self._forget(pid, path)
@@ -48,6 +49,7 @@ class HttpWorkers:
         path.unlink(missing_ok=True)
         self._ready_file(pid).unlink(missing_ok=True)
         self._outbox.forget(address(self._run_dir, Stage.HTTP, pid))
+        self._outbox.send(address(self._run_dir, Stage.LLM, 0), PeerLost(Stage.HTTP, pid, pid))
         mark_dead(pid, self._run_dir / METRICS_FOLDER)
 
     def _ready_file(self, pid: int) -> Path:

@@ -12,7 +12,12 @@ from light_tts.models.bundled import resolve_model_dir
 from light_tts.observe.log import set_up_logging
 from light_tts.server.placement import count_gpus, table
 from light_tts.server.run_dir import make_run_dir, write_config
-from light_tts.server.startup_checks import check_memory, check_model_dir, check_port
+from light_tts.server.startup_checks import (
+    check_memory,
+    check_model_dir,
+    check_port,
+    check_voices_dir,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,7 @@ def prepare(config: ServerConfig, *, listens: bool) -> tuple[ServerConfig, Path]
         check_port(config.host, config.port)
     model_dir = resolve_model_dir(config.model_dir).absolute()
     check_model_dir(model_dir)
+    check_voices_dir(config.voices_dir)
     config = replace(
         config,
         model_dir=model_dir,

@@ -7,7 +7,14 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from light_tts.errors import Cancelled, GenerationFailed, LightTTSError, RequestTimeout
+from light_tts.errors import (
+    Cancelled,
+    EmptyText,
+    GenerationFailed,
+    InvalidInput,
+    LightTTSError,
+    RequestTimeout,
+)
 from light_tts.messages import AudioChunk, Planned, Routed, Synthesize
 from light_tts.server.limits import MAX_BUFFERED_BYTES
 from light_tts.server.playback import BYTES_PER_SAMPLE, Playback
@@ -124,8 +131,8 @@ class RequestState:
         return number < self._current or (segment is not None and segment.num_chunks is not None)
 
     async def next_audio(self) -> bytes | None:
-        """The next samples, int16 at 24 kHz; None after the last. Raises what ended the request, and RequestTimeout
-        once its deadline has passed.
+        """The next samples, int16 at 24 kHz; None after the last. Raises what ended the request, RequestTimeout once
+        its deadline has passed, and EmptyText, InvalidInput or GenerationFailed where there is no audio at all.
         """
         while True:
             if self.error is not None:
@@ -135,8 +142,20 @@ class RequestState:
                 self._buffered -= len(samples)
                 return samples
             if self.finished:
+                if self.playback.started_s is None:
+                    raise self._why_silent()
                 return None
             await self._change()
+
+    def _why_silent(self) -> LightTTSError:
+        planned, ratio = self.planned, self.request.sampling.max_token_text_ratio
+        if planned is None or not planned.num_segments:
+            return EmptyText("the text holds nothing that can be spoken")
+        if ratio is not None and ratio * planned.num_text_tokens < planned.num_segments:
+            error = InvalidInput(f"max_token_text_ratio is {ratio:g}: that leaves this text no speech")
+            error.param = "max_token_text_ratio"
+            return error
+        return GenerationFailed("the model ended the speech before it began: try again, or with another seed")
 
     async def _change(self) -> None:
         self._changed.clear()

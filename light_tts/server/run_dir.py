@@ -16,20 +16,20 @@ from light_tts.transport import address, supervisor_address
 PREFIX = "light-tts-"
 _PID_FILE = "supervisor.pid"
 _LONGEST_PID = 2**22  # the kernel's highest
+_STARTED = 19  # in `_status`: ticks from the machine's start to that of the process
 
 
 def make_run_dir(wanted: Path | None) -> Path:
     """A private, empty folder for this server; it is removed when the server ends. None: a fresh one.
 
-    Raises InvalidInput where the path is too long for sockets, holds anything but a dead server's files, belongs to
-    somebody else or is in use.
+    Raises InvalidInput where it cannot be made, the path is too long for sockets, holds anything but a dead server's
+    files, belongs to somebody else or is in use.
     """
-    if wanted is None:
-        remove_stale_run_dirs(Path(tempfile.gettempdir()))
-        run_dir = Path(tempfile.mkdtemp(prefix=PREFIX))
-    else:
-        run_dir = wanted.absolute()
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        run_dir = _make(wanted)
+    except OSError as error:
+        where = tempfile.gettempdir() if wanted is None else wanted
+        raise InvalidInput(f"run_dir {where} cannot be made: {error.strerror} (--run_dir)") from error
     try:
         _check(run_dir)
         _take(run_dir)
@@ -37,6 +37,15 @@ def make_run_dir(wanted: Path | None) -> Path:
         if wanted is None:
             run_dir.rmdir()
         raise
+    return run_dir
+
+
+def _make(wanted: Path | None) -> Path:
+    if wanted is None:
+        remove_stale_run_dirs(Path(tempfile.gettempdir()))
+        return Path(tempfile.mkdtemp(prefix=PREFIX))
+    run_dir = wanted.absolute()
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return run_dir
 
 
@@ -49,16 +58,19 @@ def write_config(run_dir: Path, config: ServerConfig) -> None:
 
 def own_run_dir(run_dir: Path) -> None:
     """Note that this process supervises in `run_dir`."""
-    (run_dir / _PID_FILE).write_text(str(os.getpid()), "ascii")
+    pid = os.getpid()
+    (run_dir / _PID_FILE).write_text(f"{pid} {_status(pid)[_STARTED]}", "ascii")
 
 
 def owner_of(run_dir: Path) -> int | None:
     """Pid of the living supervisor of `run_dir`."""
     try:
-        pid = int((run_dir / _PID_FILE).read_text("ascii"))
+        number, _, started = (run_dir / _PID_FILE).read_text("ascii").partition(" ")
+        pid = int(number)
+        same = started in ("", _status(pid)[_STARTED])  # else the number is another's by now
     except (OSError, ValueError):
         return None
-    return pid if is_alive(pid) else None
+    return pid if same and is_alive(pid) else None
 
 
 def remove_run_dir(run_dir: Path) -> None:
@@ -89,10 +101,14 @@ def http_workers(run_dir: Path) -> dict[int, Path]:
 def is_alive(pid: int) -> bool:
     """A process that ended and waits to be collected is none."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        return _status(pid)[0] not in ("Z", "X")
     except OSError:
         return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def _status(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on. Raises OSError."""
+    return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
 
 
 def _check(run_dir: Path) -> None:

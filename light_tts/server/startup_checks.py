@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import zipfile
 from collections import Counter
@@ -15,6 +16,8 @@ from light_tts.errors import CorruptFile, InvalidInput, LightTTSError, ModelNotF
 from light_tts.messages import Stage
 from light_tts.models.model_yaml import QWEN_DIR, find_model_yaml, read_model_config
 from light_tts.server.placement import gpu_memory
+
+logger = logging.getLogger(__name__)
 
 GB = 1e9
 _BASE_BYTES = {Stage.ENCODE: 0.35 * GB, Stage.LLM: 0.35 * GB, Stage.DECODE: 0.35 * GB}  # libraries, measured
@@ -61,6 +64,15 @@ def check_model_dir(model_dir: Path) -> None:
             raise ModelNotFound(f"{model_dir} holds no {name}")
         if (model_dir / name).stat().st_size == 0:
             raise CorruptFile(f"{model_dir / name} is empty")
+
+
+def check_voices_dir(folder: Path | None) -> None:
+    """Raises InvalidInput for what is no folder. One that is missing may come later, so that is only said."""
+    if folder is None or folder.is_dir():
+        return
+    if folder.exists():
+        raise InvalidInput(f"voices_dir {folder} is no folder (--voices_dir)")
+    logger.warning("voices_dir %s does not exist: there are no registered voices", folder)
 
 
 def check_memory(config: ServerConfig, model_dir: Path) -> None:

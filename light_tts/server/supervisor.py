@@ -145,7 +145,10 @@ class Supervisor:
     def _write_state(self, now: float) -> None:
         states = self._fleet.states()
         state = ServerState(os.getpid(), self._started, self._draining, time.time(), states)
-        write_state(self._run_dir, state)
+        try:
+            write_state(self._run_dir, state)
+        except OSError as error:  # a full disk: HTTP workers refuse requests until there is room again
+            logger.error("the state cannot be written: %s", error)
         self._written = now
         self._fleet.changed = False
         self._gauges.update(states, now)

@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -87,8 +88,9 @@ class BistreamConnection:
 
     async def _converse(self) -> None:
         try:
-            async with asyncio.timeout(self._manager.config.request_timeout_s):
-                opening = await self._open()
+            with ExitStack() as held:
+                async with asyncio.timeout(self._manager.config.request_timeout_s):
+                    opening = await self._open(held)
         except TimeoutError as error:
             late = RequestTimeout("no text came in time (--request_timeout_s)")
             self._manager.count_refused(late)
@@ -99,8 +101,10 @@ class BistreamConnection:
         if opening is not None:
             await self._speak(opening)
 
-    async def _open(self) -> _Opening | None:
-        """None if the client ends it before it has said anything."""
+    async def _open(self, held: ExitStack) -> _Opening | None:
+        """None if the client ends it before it has said anything. held: what counts a recording among those that
+        arrive, for it takes memory until there is text
+        """
         form: BistreamForm | None = None
         recording: bytes | None = None
         text = ""
@@ -110,11 +114,14 @@ class BistreamConnection:
                 if recording is not None:
                     raise InvalidBody("there is more than one recording")
                 recording = received
+                held.enter_context(self._manager.arriving())
                 continue
             if form is None:
                 setup = {key: value for key, value in received.items() if key != "tts_text"}
                 form = await asyncio.to_thread(validated, BistreamForm, setup)
                 form.job()  # tells at once what cannot be
+                if form.prompt_wav is not None:
+                    held.enter_context(self._manager.arriving())
             message = self._message(received)
             text += message.tts_text
             if text.strip():

@@ -21,7 +21,7 @@ import psutil
 
 from light_tts.child import die_with_parent
 from light_tts.config import ServerConfig
-from light_tts.errors import LightTTSError
+from light_tts.errors import InvalidInput, LightTTSError
 from light_tts.flags import config_of
 from light_tts.observe.log import set_up_logging
 from light_tts.observe.metrics import METRICS_FOLDER, MULTIPROC_DIR
@@ -106,6 +106,8 @@ def _start_in_worker(config: ServerConfig, module: str | None) -> Path:
     set_up_logging(config.log_level, process=f"http-{os.getpid()}")
     run_dir = Path(tempfile.gettempdir()) / f"{PREFIX}gunicorn-{master}"
     run_dir.mkdir(mode=0o700, exist_ok=True)
+    if run_dir.lstat().st_uid != os.getuid():
+        raise InvalidInput(f"{run_dir} is no folder of this user")
     with _locked(run_dir):
         if owner_of(run_dir) is None:
             _, run_dir = prepare(replace(config, run_dir=run_dir), listens=False)

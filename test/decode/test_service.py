@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -411,6 +412,33 @@ def test_what_waits_and_what_runs_is_told(small: SpeechDecoder) -> None:
     load = bench.service.load()
     assert (load.queued, load.running) == (1, 2)
     assert load.oldest_s > 0
+
+
+def test_a_segment_whose_request_began_elsewhere_is_due_at_a_moment_that_stays(small: SpeechDecoder) -> None:
+    """Or first chunks could keep it waiting for ever: what is overdue goes before them."""
+    bench = Bench(small)
+    bench.service.handle(open_message("r", segment=1))
+    bench.settle()
+    bench.say(("r", 1), make_tokens(45))
+    (segment,) = bench.service._sessions.ready()
+    due_s = segment.work().due_s
+    time.sleep(0.02)
+    assert segment.work().due_s == due_s
+    bench.settle()
+    bench.assert_empty()
+
+
+def test_it_is_stuck_for_as_long_as_no_worker_is_free(small: SpeechDecoder) -> None:
+    bench = Bench(small, paral=2)
+    for index in range(3):
+        bench.service.handle(open_message(f"r{index}", stream=False))
+        bench.say((f"r{index}", 0), make_tokens(5))
+        bench.service.dispatch()
+        assert (bench.service.stuck_s() > 0) == (index >= 1)
+    bench.service.done(bench.runner.run(bench.jobs.pop()))
+    assert bench.service.stuck_s() == 0
+    bench.settle()
+    bench.assert_empty()
 
 
 def test_a_lost_gpu_answers_the_batch_and_ends_the_process(small: SpeechDecoder) -> None:

@@ -236,20 +236,25 @@ def test_integers_passed_as_floats_are_refused() -> None:
 def test_too_short_and_too_long_name_length_and_limit() -> None:
     with pytest.raises(PromptTooShort, match=r"0\.10 s, at least 0\.5 s"):
         load_audio(sound_file(tone(0.1), 24_000))
-    with pytest.raises(PromptTooLong, match=r"31\.0 s, limit 30 s"):
+    with pytest.raises(PromptTooLong, match=r"31\.00 s, limit 30 s"):
         load_audio(sound_file(tone(31.0), 24_000))
-    with pytest.raises(PromptTooLong, match=r"31\.0 s, limit 30 s"):
+    with pytest.raises(PromptTooLong, match=r"31\.00 s, limit 30 s"):
         check_audio(Audio(tone(31.0), 24_000))
+    with pytest.raises(PromptTooLong, match=r"30\.01 s, limit 30 s"):
+        check_audio(Audio(tone(31.0)[: 30 * 24_000 + 1], 24_000))
+    with pytest.raises(PromptTooLong, match=r"limit 30 s"):
+        load_audio(sound_file(tone(30.5, 16_000), 16_000))
+    assert load_audio(sound_file(tone(30.1, 16_000), 16_000)).duration_s == 30.0, "an encoder's padding"
     assert load_audio(sound_file(tone(0.5), 24_000)).duration_s == 0.5
     assert load_audio(sound_file(tone(30.0, 16_000), 16_000)).duration_s == 30.0
-    with pytest.raises(PromptTooLong, match=r"2\.0 s, limit 1\.5 s"):
+    with pytest.raises(PromptTooLong, match=r"2\.00 s, limit 1\.5 s"):
         load_audio(sound_file(tone(2.0), 24_000), AudioLimits(max_seconds=1.5))
 
 
 def test_ten_minutes_are_refused_without_decoding_them() -> None:
     data = sound_file(np.tile(tone(1.0, 16_000), 600), 16_000, "FLAC")
     start = time.perf_counter()
-    with pytest.raises(PromptTooLong, match=r"600\.0 s, limit 30 s"):
+    with pytest.raises(PromptTooLong, match=r"600\.00 s, limit 30 s"):
         load_audio(data)
     refused_s = time.perf_counter() - start
     start = time.perf_counter()

@@ -80,6 +80,10 @@ def test_what_the_bundled_voice_cannot_say_is_refused(make: Make) -> None:
     assert make("v2").segments("Привет")
 
 
+def test_a_low_limit_is_no_obstacle_to_the_warm_up(make: Make, kind: str) -> None:
+    make(kind, max_chars=1).warm_up()
+
+
 def test_too_much_text_is_refused_at_once(make: Make, kind: str) -> None:
     frontend = make(kind)
     start = time.perf_counter()

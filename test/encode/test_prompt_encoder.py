@@ -101,7 +101,7 @@ def test_exactly_30_s_are_accepted(encoder: PromptEncoder) -> None:
 def test_encode_and_tokenize_source_check_the_audio(encoder: PromptEncoder) -> None:
     noise = (np.random.default_rng(0).standard_normal(31 * 24_000) * 0.1).astype(np.float32)
     for call in (encoder.encode, encoder.tokenize_source):
-        with pytest.raises(PromptTooLong, match=r"31\.0 s, limit 30 s"):
+        with pytest.raises(PromptTooLong, match=r"31\.00 s, limit 30 s"):
             call(Audio(noise, 24_000))
         with pytest.raises(PromptTooShort, match=r"0\.10 s"):
             call(Audio(noise[:2400], 24_000))

@@ -105,6 +105,7 @@ def test_a_request_is_planned_and_its_segments_follow_in_order(tools: Bench, wav
     planned = success(tools, request("r", LONG, prompt_wav=wav, prompt_text="ok.", stream=True, speed=1.5))
     tools.settle()
     assert tools.sent.all(HTTP) == [planned]
+    assert tools.sent.all()[-1] is planned, "until then the HTTP worker takes it for being here"
     tasks = tools.tasks("r")
     assert [task.segment for task in tasks] == [*range(planned.num_segments)]
     assert len(planned.texts) == planned.num_segments > 1

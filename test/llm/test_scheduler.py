@@ -47,6 +47,7 @@ class Bench:
     max_step_tokens: int = 100
     admit_every: int = 1
     yield_after: int | None = None
+    max_of_group: int | None = None
     memory: Memory = field(init=False)
     scheduler: Scheduler[list[Cell | None]] = field(init=False)
     next_id: int = 0
@@ -61,21 +62,22 @@ class Bench:
             max_step_tokens=self.max_step_tokens,
             admit_every=self.admit_every,
             yield_after=self.yield_after,
+            max_of_group=self.max_of_group,
         )
 
-    def add(self, text: int, ratio: int = 2, prompt_speech: int = 0) -> int:
+    def add(self, text: int, ratio: int = 2, prompt_speech: int = 0, group: str | None = None) -> int:
         request = SequenceRequest(
             (1,) * text, (), (1,) * prompt_speech, limits=LengthLimits(ratio, ratio), sampling=None
         )
-        return self._add(UniSequence(CFG, request, ReferenceQuirks()))
+        return self._add(UniSequence(CFG, request, ReferenceQuirks()), group)
 
     def open(self) -> int:
         request = SequenceRequest((), limits=LengthLimits(1, 4), max_text_tokens=40)
         return self._add(BistreamSequence(CFG, request, ReferenceQuirks()))
 
-    def _add(self, sequence: UniSequence | BistreamSequence) -> int:
+    def _add(self, sequence: UniSequence | BistreamSequence, group: str | None = None) -> int:
         sequence_id, self.next_id = self.next_id, self.next_id + 1
-        self.scheduler.add(sequence_id, sequence)
+        self.scheduler.add(sequence_id, sequence, group)
         self.emitted[sequence_id] = sequence.emitted
         return sequence_id
 
@@ -165,6 +167,28 @@ def test_a_sequence_gives_way_only_after_its_steps_and_only_if_others_wait() -> 
     assert bench.memory.num_saved == 0, "both have slots all the time"
     bench.step()
     assert bench.is_empty
+
+
+def test_a_group_has_no_more_than_its_share_of_the_places_and_its_sequences_follow_in_order() -> None:
+    bench = Bench(2000, 4, max_of_group=2)
+    long_text = [bench.add(5, ratio=2, group="long") for _ in range(5)]
+    assert list(bench.step()) == long_text[:2]
+    other = bench.add(5, ratio=2, group="other")
+    assert list(bench.step()) == [*long_text[:2], other]
+    seen = list(dict.fromkeys(sequence_id for lens in bench.run() for sequence_id in lens))
+    assert [sequence_id for sequence_id in seen if sequence_id != other] == long_text
+    bench.step()
+    assert bench.is_empty
+
+
+def test_a_free_place_goes_to_the_group_that_has_fewest() -> None:
+    bench = Bench(2000, 2, max_of_group=2)
+    long_text = [bench.add(5, ratio=2, group="long") for _ in range(4)]
+    bench.step()
+    other = bench.add(5, ratio=2, group="other")
+    while long_text[0] in (lens := bench.step()):
+        pass
+    assert other in lens, "it came last"
 
 
 def test_slots_are_taken_from_paused_sequences_first() -> None:

@@ -24,6 +24,7 @@ from light_tts.messages import (
     Stage,
     TextIds,
     ToLlm,
+    VoiceFeatures,
 )
 from test.llm.wire import HTTP, Wire, task
 
@@ -188,8 +189,9 @@ def test_a_lost_decode_process_takes_with_it_only_what_it_had() -> None:
         wire.service.handle(task("ab"[number]))
     wire.service.handle(task("whole", stream=False))
     wire.service.step()
-    wire.service.handle(PeerLost(Stage.DECODE, 0))
-    wire.service.handle(PeerLost(Stage.HTTP, 0))
+    lost = PeerLost(Stage.DECODE, 0, pid=77)
+    wire.service.handle(lost)
+    assert wire.sent[-1] == (HTTP, lost), "it may have heard so before it was told what is there"
     assert wire.forgotten == ["decode-0"]
     wire.run()
     assert 0 < len(wire.tokens("a")) < 20
@@ -197,6 +199,54 @@ def test_a_lost_decode_process_takes_with_it_only_what_it_had() -> None:
     assert {r.request_id: r.decode for r in wire.of(Routed)} == {"a": 0, "b": 1, "whole": 1}
     assert wire.of(RequestFailed) == [], "the HTTP workers know it"
     assert wire.is_empty
+
+
+def test_requests_of_an_http_worker_that_died_are_aborted() -> None:
+    wire = Wire()
+    wire.service.handle(task(text=(1, 2), max_text_tokens=30))
+    wire.service.handle(task("gone"))
+    wire.service.handle(task("other", reply_to="http-8"))
+    wire.service.step()
+    wire.service.handle(PeerLost(Stage.HTTP, 7))
+    assert {m.request_id for m in wire.of(Abort, "decode-0")} == {"a", "gone"}
+    assert wire.forgotten == [HTTP]
+    wire.service.handle(task("gone", segment=1))
+    wire.run()
+    assert len(wire.tokens("other")) == 20
+    assert wire.is_empty
+    assert wire.of(RequestFailed) == []
+
+
+def test_what_waits_its_turn_goes_on_though_the_news_of_an_end_was_lost_with_its_decode_process() -> None:
+    wire = Wire(num_decodes=2, max_running=8)
+    for number in range(6):
+        wire.service.handle(task(segment=number))
+    wire.run()
+    routed = {r.segment: r.decode for r in wire.of(Routed)}
+    assert len(routed) == 4
+    wire.service.handle(PeerLost(Stage.DECODE, 0))
+    wire.run()
+    assert len(wire.of(Routed)) == 6, "two were in that process: their listener may have had all of them"
+
+
+def test_an_error_that_is_no_sequences_fault_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would come again at every step, for ever."""
+    wire = Wire()
+    wire.service.handle(task())
+    wire.service.step()
+    monkeypatch.setattr(wire.engine._scheduler, "schedule", lambda: [].pop())
+    with pytest.raises(IndexError):
+        wire.service.step()
+
+
+def test_the_segments_of_a_request_share_one_copy_of_its_voice() -> None:
+    wire = Wire()
+    for number in range(3):
+        wire.service.handle(task(segment=number, voice=VoiceFeatures("v", b"", bytes(1000), b"")))
+    wire.service.handle(task(segment=3, voice=VoiceFeatures("w", b"", bytes(1000), b"")))
+    wire.run()
+    first, *others = [opened.voice for opened in wire.of(DecodeOpen)]
+    assert [voice is first for voice in others] == [True, True, False]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -22,7 +22,7 @@ from light_tts.observe import Metrics, metrics
 from test.support.random_lm import random_lm
 
 M = TypeVar("M", bound=Message)
-HTTP = "http"
+HTTP = "http-7"
 
 
 def task(request_id: str = "a", segment: int = 0, **changes: Any) -> LlmTask:
@@ -62,7 +62,7 @@ class Wire:
             SamplingConfig(),
             self.metrics,
             lambda to, message: self.sent.append((to, message)),
-            lambda index: f"decode-{index}",
+            lambda stage, index: f"{stage.value}-{index}",
             self.forgotten.append,
         )
         for index in range(self.num_decodes):

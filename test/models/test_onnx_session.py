@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,12 @@ def test_loading_and_running_print_nothing(golden: Path) -> None:
     command = [sys.executable, "-c", program, str(golden / "cosyvoice2/campplus.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=golden.parent.parent)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_library_reports_to_nobody(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    script = f"from light_tts.models.onnx_session import *; load_onnx(Path({str(adder(tmp_path / 'm.onnx'))!r}), 1)"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", script], check=True, env={**environment, "TMPDIR": str(temporary)})
+    assert list(temporary.iterdir()) == []  # its telemetry keeps a session there

@@ -77,6 +77,12 @@ def test_table_names_gpus_queues_and_rate(stub: Stub) -> None:
         assert expected in text
 
 
+def test_the_table_fits_into_a_terminal_of_24_lines(stub: Stub) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(as_table(Machine(12.5, 40.0, 8.0, ()), Watcher(stub.url).server()))
+    assert len(console.export_text().splitlines()) < 24
+
+
 def test_a_utilization_that_is_not_told_is_null_in_json(stub: Stub) -> None:
     machine = Machine(1.0, 1.0, 1.0, (Gpu(0, "A slice", float("nan"), 1.0, 2.0),))
     document = json.loads(as_json(machine, Watcher(stub.url).server()))

@@ -160,7 +160,7 @@ class FakePipeline:
 
     def lose(self, stage: Stage, index: int) -> None:
         """Tell the worker that a process is gone, before state.json says so."""
-        self.send(PeerLost(stage, index))
+        self.send(PeerLost(stage, index, self.pids[stage, index]))
 
     def replace(self, stage: Stage, index: int) -> None:
         self.pids[stage, index] += 100

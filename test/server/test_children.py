@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -77,6 +78,14 @@ def test_what_it_told_before_it_ended_is_the_reason(child: Child) -> None:
     child.bury()
     child.start()
     assert child.failure is None
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGRTMIN + 3, "signal")])
+def test_any_signal_that_ends_it_is_named(child: Child, number: int, name: str) -> None:
+    child.start()
+    os.kill(child.pid, number)
+    child.collect(10)
+    assert f"killed by {name}" in (child.exit_reason() or "")
 
 
 def test_what_was_known_of_it_ends_with_it(child: Child) -> None:

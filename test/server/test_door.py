@@ -63,12 +63,17 @@ def test_nobody_comes_in_without_a_supervisor(pipeline: FakePipeline) -> None:
 
 def test_a_lost_process_is_not_used_even_before_it_is_written_down(pipeline: FakePipeline) -> None:
     door = _door(pipeline)
-    assert not door.has_lost(Stage.ENCODE, 0)
-    door.lose(Stage.ENCODE, 0)
-    assert door.has_lost(Stage.ENCODE, 0)
+    assert door.ready(Stage.ENCODE) == [0]
+    door.lose(pipeline.pids[Stage.ENCODE, 0])
     assert door.ready(Stage.ENCODE) == []
     with pytest.raises(Unavailable, match="encode"):
         door.check(0)
     pipeline.replace(Stage.ENCODE, 0)
-    assert not door.has_lost(Stage.ENCODE, 0)
+    door.check(0)
+
+
+def test_news_of_a_loss_that_come_late_do_not_hit_the_one_that_took_its_place(pipeline: FakePipeline) -> None:
+    door, lost = _door(pipeline), pipeline.pids[Stage.ENCODE, 0]
+    pipeline.replace(Stage.ENCODE, 0)
+    door.lose(lost)
     door.check(0)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from light_tts.errors import Cancelled, LightTTSError, Overloaded, RequestTimeout, StageError, Unavailable
-from light_tts.messages import Abort, Drain, RequestFailed, Routed, Stage, Synthesize
+from light_tts.messages import Abort, Drain, PeerLost, RequestFailed, Routed, Stage, Synthesize
 from light_tts.observe import metrics
 from light_tts.server.http_manager import HttpServerManager
 from light_tts.server.request_state import RequestState
@@ -269,18 +269,16 @@ def test_a_lost_decode_process_fails_what_has_unfinished_segments_there(
         _with_manager(pipeline, play)
 
 
-def test_a_segment_said_to_be_in_a_process_that_is_lost_fails_too() -> None:
+def test_a_segment_said_to_be_in_a_process_that_is_lost_fails_once_the_language_model_knows() -> None:
     async def play(manager: HttpServerManager) -> None:
         with manager.answering(_request(), "id", "/route", time.perf_counter()) as state:
-            pipeline.lose(Stage.DECODE, 1)
-            await asyncio.sleep(0.02)
+            lost = PeerLost(Stage.DECODE, 1, pipeline.pids[Stage.DECODE, 1])
+            pipeline.send(lost)
+            await asyncio.to_thread(pipeline.replace, Stage.DECODE, 1)
             pipeline.send(Routed(state.request_id, 0, 1))
+            pipeline.send(lost)
             await _soon(lambda: isinstance(state.error, Unavailable))
-        pipeline.replace(Stage.DECODE, 1)
-        with manager.answering(_request(), "id", "/route", time.perf_counter()) as state:
-            pipeline.send(Routed(state.request_id, 0, 1))
-            await asyncio.sleep(0.05)
-            assert state.error is None
+        assert manager.door.ready(Stage.DECODE) == [0, 1]
 
     with fake_pipeline(silent, decode_process_num=2) as pipeline:
         _with_manager(pipeline, play)

@@ -9,8 +9,17 @@ import time
 
 import pytest
 
-from light_tts.errors import Cancelled, GenerationFailed, RequestTimeout, StageError, Unavailable
-from light_tts.messages import AudioChunk, Planned, Routed, Synthesize
+from light_tts.errors import (
+    Cancelled,
+    EmptyText,
+    GenerationFailed,
+    InvalidInput,
+    LightTTSError,
+    RequestTimeout,
+    StageError,
+    Unavailable,
+)
+from light_tts.messages import AudioChunk, Planned, Routed, Sampling, Synthesize
 from light_tts.server import request_state
 from light_tts.server.request_state import RequestState
 from test.server.fake_pipeline import all_audio, samples
@@ -87,13 +96,44 @@ def test_a_reader_that_waits_is_woken_by_audio_by_the_plan_and_by_an_error() -> 
     asyncio.run(play())
 
 
-def test_no_segments_are_no_audio() -> None:
+@pytest.mark.parametrize(
+    ("planned", "sampling", "error", "words"),
+    [
+        (Planned("r", 0, 0, None), Sampling(), EmptyText, "nothing that can be spoken"),
+        (Planned("r", 1, 8, None), Sampling(), GenerationFailed, "another seed"),
+        (
+            Planned("r", 1, 8, None),
+            Sampling(max_token_text_ratio=0.1),
+            InvalidInput,
+            "max_token_text_ratio is 0.1",
+        ),
+        (Planned("r", 1, 8, None), Sampling(max_token_text_ratio=0.2), GenerationFailed, "another seed"),
+    ],
+)
+def test_a_request_without_any_audio_fails_and_says_why(
+    planned: Planned, sampling: Sampling, error: type[LightTTSError], words: str
+) -> None:
+    async def play() -> None:
+        request = Synthesize("r", "ipc://x", time.time() + 5, "hello", sampling=sampling)
+        state = RequestState(request, 0, time.perf_counter())
+        state.plan(planned)
+        for segment in range(planned.num_segments):
+            state.add(AudioChunk("r", segment, 0, b"", True, 0))
+        with pytest.raises(error, match=words):
+            await state.next_audio()
+
+    asyncio.run(play())
+
+
+def test_a_segment_without_audio_among_others_is_no_failure() -> None:
     async def play() -> bytes:
         state = _state()
-        state.plan(Planned("r", 0, 0, None))
+        state.plan(Planned("r", 2, 9, None))
+        state.add(AudioChunk("r", 0, 0, b"", True, 0))
+        state.add(_chunk(1, 0, last=True))
         return await _all(state)
 
-    assert asyncio.run(play()) == b""
+    assert asyncio.run(play()) == samples(1, 0)
 
 
 def test_an_error_goes_before_audio_that_waits_and_only_the_first_counts() -> None:

@@ -71,6 +71,22 @@ def test_two_servers_cannot_share_a_folder(parent: Path) -> None:
         make_run_dir(run_dir)
 
 
+def test_a_dead_server_whose_number_another_process_got_is_dead(parent: Path) -> None:
+    run_dir = parent / "wanted"
+    make_run_dir(run_dir)
+    file = run_dir / "supervisor.pid"
+    _, started = file.read_text("ascii").split()
+    file.write_text(f"{os.getppid()} {int(started) - 10**6}", "ascii")
+    assert owner_of(run_dir) is None
+    assert make_run_dir(run_dir) == run_dir
+
+
+def test_a_folder_that_cannot_be_made_is_told(parent: Path) -> None:
+    (parent / "file").touch()
+    with pytest.raises(InvalidInput, match=r"file/below cannot be made: Not a directory \(--run_dir\)"):
+        make_run_dir(parent / "file" / "below")
+
+
 def test_a_folder_too_long_for_sockets_is_refused(parent: Path) -> None:
     with pytest.raises(InvalidInput, match="choose a shorter --run_dir"):
         make_run_dir(parent / ("x" * 90))

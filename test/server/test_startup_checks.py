@@ -16,6 +16,7 @@ from light_tts.server.startup_checks import (
     check_memory,
     check_model_dir,
     check_port,
+    check_voices_dir,
 )
 
 GB = 1_000_000_000
@@ -88,6 +89,17 @@ def test_truncated_weights_are_told(copied: Path) -> None:
 def test_a_directory_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(LightTTSError, match="does not exist"):
         check_model_dir(tmp_path / "none")
+
+
+def test_a_folder_of_voices_that_is_none_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_voices_dir(None)
+    check_voices_dir(tmp_path)
+    assert not caplog.messages
+    check_voices_dir(tmp_path / "voices")
+    assert caplog.messages == [f"voices_dir {tmp_path}/voices does not exist: there are no registered voices"]
+    (tmp_path / "voices").touch()
+    with pytest.raises(InvalidInput, match=r"voices is no folder \(--voices_dir\)"):
+        check_voices_dir(tmp_path / "voices")
 
 
 def test_too_little_memory_is_told_with_what_to_change(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:

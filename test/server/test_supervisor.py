@@ -44,7 +44,7 @@ def test_a_child_that_dies_is_replaced_and_everybody_is_told(tmp_path: Path) -> 
         os.kill(first, signal.SIGKILL)
         child = server.wait_replaced(Stage.DECODE, 1)
         assert child.pid != first
-        lost, ready = str(PeerLost(Stage.DECODE, 1)), str(PeerReady(Stage.DECODE, 1))
+        lost, ready = str(PeerLost(Stage.DECODE, 1, first)), str(PeerReady(Stage.DECODE, 1))
         wait_for("llm told", lambda: server.messages("llm-0")[-2:] == [lost, ready])
         wait_for("workers told", lambda: server.worker_messages() == [[lost], [lost]])
         _, log = server.stop(signal.SIGINT)

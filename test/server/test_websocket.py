@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
@@ -266,6 +267,24 @@ def test_a_reader_that_takes_nothing_is_given_up() -> None:
             pipeline.send(chunk(_newest(pipeline), 0, index, num_samples=500_000))
         pipeline.wait_for(lambda p: p.aborted == list(p.requests))
         connection.socket.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("in_json", [False, True])
+def test_recordings_that_wait_for_text_are_counted(monkeypatch: pytest.MonkeyPatch, in_json: bool) -> None:
+    monkeypatch.setattr("light_tts.server.http_manager.MAX_ARRIVING", 1)
+    setup: list[Mapping[str, object] | bytes] = [SETUP, WAV]
+    if in_json:
+        setup = [{**SETUP, "prompt_wav": base64.b64encode(WAV).decode()}]
+    with fake_pipeline() as pipeline, live_server(pipeline) as host:
+        url = f"ws://{host}/inference_zero_shot_bistream"
+        with connect(url) as first, connect(url) as second:
+            _send(first, *setup, {"ping": 1})
+            first.recv()
+            _send(second, *setup)
+            _, [told], code = _received(second)
+            assert (told["error"]["code"], code) == ("overloaded", 1013)  # type: ignore[index]
+            _send(first, {"tts_text": "hello"}, {"finish": True})
+            assert _received(first)[2] == 1000
 
 
 def test_a_full_server_says_so() -> None:

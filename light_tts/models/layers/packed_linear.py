@@ -8,6 +8,8 @@ from torch import Tensor
 
 _ROWS_HINT = 4  # how many rows the layout is made for; others work too
 
+_STEPS = ((2, 1), (4, 2), (8, 4), (32, 8), (128, 32), (512, 64))  # up to so many rows: a multiple of this
+_LAST_STEP = 256
 _PROBE_ROWS = 16
 
 
@@ -37,9 +39,19 @@ class PackedLinear:
         """(N, in) to (N, out)"""
         if self._packed is None:
             return F.linear(x, self._weight, self._bias)
-        if self._lone_row_differs and x.shape[0] == 1:
-            return self._product(x.expand(2, -1).contiguous(), self._packed, self._bias, "none", [], "")[:1]
-        return self._product(x, self._packed, self._bias, "none", [], "")
+        num_rows = x.shape[0]
+        padded = max(_few_numbers(num_rows), 2 if self._lone_row_differs else 1)
+        if padded != num_rows:
+            x = F.pad(x, (0, 0, 0, padded - num_rows))
+        return self._product(x, self._packed, self._bias, "none", [], "")[:num_rows]
+
+
+def _few_numbers(num_rows: int) -> int:
+    """The next of a few numbers: oneDNN compiles code for each that it meets, which takes longer than the product, and
+    keeps it: hundreds of megabytes once it has seen prompts of all lengths.
+    """
+    step = next((step for limit, step in _STEPS if num_rows <= limit), _LAST_STEP)
+    return -(-num_rows // step) * step
 
 
 def _packed(weight: Tensor) -> Tensor | None:

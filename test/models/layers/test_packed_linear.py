@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,3 +42,15 @@ def test_other_devices_and_dtypes_use_the_plain_layer() -> None:
     weight = torch.randn(5, 4, dtype=torch.float64)
     x = torch.randn(3, 4, dtype=torch.float64)
     assert torch.equal(PackedLinear(weight, None)(x), F.linear(x, weight))
+
+
+@torch.inference_mode()
+def test_many_numbers_of_rows_cost_no_memory() -> None:
+    linear = PackedLinear(torch.randn(60, 24), None)
+    for rows in (1, 600):
+        linear(torch.randn(rows, 24))
+    before = psutil.Process().memory_info().rss
+    for rows in range(1, 600):
+        assert linear(torch.randn(rows, 24)).shape == (rows, 60)
+    # Compiled code for each number of rows would be some 350 MB.
+    assert psutil.Process().memory_info().rss - before < 40e6
