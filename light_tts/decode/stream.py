@@ -12,7 +12,9 @@ class HopPlan:
     chunk: int = (
         25  # streaming attention chunk: chunks end on multiples of it, counted from the prompt's start
     )
-    first_hop: int = 10  # fewest new tokens in the first chunk
+    # Fewest new tokens in the first chunk. The vocoder holds back 10.5 of them: with 16 the listener has 0.2 s to hear
+    # while the second chunk is made.
+    first_hop: int = 16
     hop: int = 25
     max_hop: int = 100
     scale: int = 2

@@ -40,16 +40,16 @@ def test_chunks_do_not_depend_on_how_tokens_arrive() -> None:
 
 
 def test_the_first_chunk_is_short_and_hops_grow_to_the_limit() -> None:
-    sizes = [c.end - c.start for c in chunks(HopSchedule(HopPlan(), 37), 1000)]
-    assert sizes[0] == 13
+    sizes = [c.end - c.start for c in chunks(HopSchedule(HopPlan(), 32), 1000)]
+    assert sizes[0] == 18
     assert sizes[1:4] == [25, 50, 100]
     assert max(sizes) == 100
 
 
 def test_every_chunk_has_its_look_ahead() -> None:
-    schedule = HopSchedule(HopPlan(), 40)
-    assert schedule.next_chunk(12, ended=False) is None
-    assert schedule.next_chunk(13, ended=False) == Chunk(0, 10, False)
+    schedule = HopSchedule(HopPlan(), 34)
+    assert schedule.next_chunk(18, ended=False) is None
+    assert schedule.next_chunk(19, ended=False) == Chunk(0, 16, False)
 
 
 def test_a_grown_hop_starts_the_next_request_only_when_asked() -> None:
