@@ -8,7 +8,7 @@ import regex
 
 # A run that later characters could extend into another word or number. The space before it belongs to it: tokenizers
 # read " word" as one token.
-_OPEN_END = regex.compile(r"\s*[\p{Latin}\p{N}\p{M}'’.,:%$¥€£@/\-+]+$|\s+$")
+_OPEN_END = regex.compile(r"\s*[\p{Latin}\p{N}\p{M}'’.,:%$¥€£@/\-+]+\Z|\s+\Z")
 _MAX_HELD = 64  # characters; a longer unbroken run is no word
 
 

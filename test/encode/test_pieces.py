@@ -22,6 +22,11 @@ def test_an_endless_word_is_not_held_forever() -> None:
     assert buffer.push("a" * 1000) == "a" * 1000
 
 
+def test_a_line_break_behind_a_number_is_a_border_and_nothing_is_said_twice() -> None:
+    buffer = PieceBuffer()
+    assert buffer.push("room 5\n") + buffer.push("next") + buffer.flush() == "room 5\nnext"
+
+
 @given(st.lists(st.text(max_size=20), max_size=20))
 def test_nothing_is_lost_or_reordered(pieces: list[str]) -> None:
     buffer = PieceBuffer()
