@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,15 @@ class StageProcess(Protocol):
     def run(self, control: Control) -> None:
         """The main loop: until `control.stopping`, with a `control.beat` at least every 0.5 s, also when idle."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """queued: waiting in this process; oldest_s: how long the oldest of them has waited; running: being worked on"""
+
+    queued: int
+    oldest_s: float
+    running: int
 
 
 class Control:

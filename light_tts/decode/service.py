@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from light_tts.child import Load
 from light_tts.decode.answers import Answers
 from light_tts.decode.budget import StateBudget
 from light_tts.decode.dispatcher import Dispatcher, ServiceSettings
@@ -27,13 +27,6 @@ from light_tts.observe import Metrics
 from light_tts.request import check_speed
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    queued: int
-    oldest_s: float
-    running: int
 
 
 class DecodeService:

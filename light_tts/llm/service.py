@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from light_tts.child import Load
 from light_tts.errors import LightTTSError, RequestTimeout, Unavailable
 from light_tts.llm.decode_router import DecodeRouter
 from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent, TokenEvent
@@ -38,13 +38,6 @@ from light_tts.observe import Metrics, log_stage, request_scope
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.1  # at deadlines
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    queued: int
-    oldest_s: float
-    running: int
 
 
 class LlmService:
