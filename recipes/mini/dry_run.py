@@ -27,7 +27,7 @@ from recipes.mini.voices import make_voices
 logger = logging.getLogger(__name__)
 
 _UTTERANCES = 48
-_PROMPT_TOKENS = 38
+_PROMPT_TOKENS = 34
 
 
 def write_tiny_inputs(work: Path, seed: int, num_utterances: int = _UTTERANCES) -> None:

@@ -34,8 +34,8 @@ class ModelSettings:
     lm_kv_heads: int = 1
 
     # codes may repeat within the window that the released values (10, 0.1) forbid; see docs/model-card-mini.md
-    sampling_top_p: float = 0.8
-    sampling_top_k: int = 25
+    sampling_top_p: float = 0.6
+    sampling_top_k: int = 12
     sampling_win_size: int = 10
     sampling_tau_r: float = 0.1
 
@@ -48,7 +48,7 @@ class ModelSettings:
     unet_head_dim: int = 32
     unet_blocks: int = 1
     unet_mid_blocks: int = 2
-    flow_cfg_rate: float = 0.7  # 0: guidance is distilled into the weights, see docs/model-card-mini.md
+    flow_cfg_rate: float = 0.0  # 0: guidance is distilled into the weights, see docs/model-card-mini.md
 
     hift_channels: int = 192
     hift_f0_channels: int = 128

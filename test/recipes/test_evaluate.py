@@ -251,7 +251,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("evaluate")
     model = write_model(root / "model", settings, untrained(settings, VOCABULARY), onnx_writers(settings))
     (root / RECORDINGS).mkdir()
-    Audio(noise(38 * TOKEN / RATE), RATE).save(root / RECORDINGS / "someone.wav")
+    Audio(noise(34 * TOKEN / RATE), RATE).save(root / RECORDINGS / "someone.wav")
     make_voices(root, model, [VoicePlan("someone", "zh", "", {}, {}, "你好。")])
     return model
 

@@ -45,7 +45,7 @@ def test_files_of_every_size_arrive(tmp_path: Path) -> None:
         "work/a": 0,
         "work/b/c": 100,
         "checkpoints/lm/x": 15 * 1024,
-        "checkpoints/y": 40_000,
+        "checkpoints/y": 25_000,
         "work/z": 9_000,
     }
     contents = write_files(here, sizes)

@@ -119,12 +119,15 @@ def velocity(flow: Flow, question: Question, frames: Frames, given: Conditions, 
 
 
 def objective(flow: Flow, settings: FlowSettings) -> Objective:
-    """The mean square (or absolute) error of the velocity. Inputs: a FlowBatch's tensors.
+    """The mean square (or absolute) error of the velocity, and of the mel that it is led by. Inputs: a FlowBatch's tensors.
 
     In guided batches the flow learns to answer at once what the solver would otherwise get from two answers,
     (1 + w) with and -w without conditions. Its own difference between them is added to what is wanted: with the
     share s = w / (1 + w) of it, the answer v settles where v = wanted + s (v - v0), that is at
     wanted + w (wanted - v0).
+
+    `mean` is how far what the estimator follows is from the mel itself: the encoder hears of it at once, and not only
+    through an estimator that does not listen yet.
     """
     share = settings.guidance / (1 + settings.guidance)
 
@@ -142,6 +145,12 @@ def objective(flow: Flow, settings: FlowSettings) -> Objective:
                     alone = velocity(flow, question, frames, given, torch.zeros_like(kept))
                 wanted = wanted + share * (answer.detach() - alone) * kept[:, None, None]
         error = answer - wanted
-        return {"loss": error.square().mean() if settings.squared else error.abs().mean()}
+        velocity_loss = error.square().mean() if settings.squared else error.abs().mean()
+        mean_loss = (given[0].float().transpose(1, 2) - batch.mel).abs().mean()
+        return {
+            "loss": velocity_loss + settings.weight_mean * mean_loss,
+            "velocity": velocity_loss.detach(),
+            "mean": mean_loss.detach(),
+        }
 
     return losses
