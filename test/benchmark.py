@@ -21,7 +21,7 @@ from rich.progress import (
 
 from light_tts.loadtest.client import Plan, Shape, measure
 from light_tts.loadtest.figures import Figures, figures_of
-from light_tts.loadtest.report import as_json, as_table, faults_of, write_plot
+from light_tts.loadtest.report import as_json, as_table, can_plot, faults_of, write_plot
 
 PROMPT_WAV = Path(__file__).parent / "golden/fixtures/prompt_24k.wav"
 PROMPT_TEXT = "请用自然的声音朗读"
@@ -46,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     if min(levels) < 1 or options.requests < 1:
         parser.error("--concurrency and --requests must be at least 1")
+    if options.png is not None and not can_plot():  # said before an hour of measuring, not after it
+        parser.error(
+            "--png needs matplotlib, which is not installed: pip install -c constraints.txt matplotlib"
+        )
     try:
         figures = asyncio.run(_run(plan, modes, levels, options, console))
     except KeyboardInterrupt:
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for a request (default 300)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--png", type=Path, help="also draw them into this file (needs matplotlib)")
+    parser.add_argument("--png", type=Path, help="also draw them into this file (extra: plot)")
     return parser
 
 
@@ -131,8 +135,8 @@ def _write(figures: list[Figures], plan: Plan, options: argparse.Namespace, cons
             **plan.fields,
         }
         options.json.write_text(as_json(figures, settings), encoding="utf-8")
-    if options.png is not None and not write_plot(figures, options.png):
-        console.print(f"{options.png} is not written: matplotlib is not installed", style="yellow")
+    if options.png is not None:
+        write_plot(figures, options.png)
 
 
 if __name__ == "__main__":

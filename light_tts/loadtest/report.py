@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -53,12 +54,15 @@ def as_json(figures: Sequence[Figures], settings: dict[str, str]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def write_plot(figures: Sequence[Figures], target: Path) -> bool:
-    """Latency, time to first audio and throughput over the number of clients. False where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
+def can_plot() -> bool:
+    """Whether matplotlib is there: it is in the extra `plot`, which a server has no need of."""
+    return find_spec("matplotlib") is not None
+
+
+def write_plot(figures: Sequence[Figures], target: Path) -> None:
+    """Latency, time to first audio and throughput over the number of clients. Raises ImportError unless `can_plot`."""
+    from matplotlib.figure import Figure
+
     plot = Figure(figsize=(12, 4), layout="constrained")
     titles = ("time to first audio, s", "latency, s", "audio seconds a second")
     for axes, title in zip(plot.subplots(1, 3), titles, strict=True):
@@ -75,11 +79,11 @@ def write_plot(figures: Sequence[Figures], target: Path) -> bool:
             for percentile, style in (("p50", "-"), ("p99", ":")):
                 values = [getattr(one, percentile) for one in times]
                 axes.plot(clients, values, style, marker="o", label=f"{name} {percentile.upper()}")
+        axes.set_xticks(sorted({level.concurrency for level in figures}))
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    plot.savefig(target, dpi=120)
-    return True
+    plot.savefig(target, dpi=120, format="png")
 
 
 def _mode(level: Figures) -> str:

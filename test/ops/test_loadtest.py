@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 
 from light_tts.loadtest.client import Level, Outcome, Plan, Shape, measure
@@ -149,15 +152,34 @@ def test_benchmark_refuses_wrong_usage(wrong: list[str], capsys: pytest.CaptureF
     assert ended.value.code == 2
 
 
-def test_plot_needs_matplotlib_and_says_so(stub: Stub, tmp_path: Path) -> None:
+def test_benchmark_draws_its_figures(stub: Stub, tmp_path: Path) -> None:
+    target = tmp_path / "figures.png"
+    arguments = ["--url", stub.url, "--requests", "4", "--concurrency", "1,2", "--warmup", "0"]
+    assert main([*arguments, "--png", str(target)]) == 0
+    picture = matplotlib.image.imread(target)  # decodes it: a broken file raises
+    assert picture.shape[:2] == (480, 1440)
+    assert target.stat().st_size > 40_000  # the empty frames alone have 27,000
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 100
+
+
+def test_a_plot_of_nothing_but_failures_is_drawn_all_the_same(tmp_path: Path) -> None:
+    bad = figures_of(Level(True, 1, 1.0, (Outcome(0.1, None, 0.0, 0.0, True, "503 busy"),)))
+    target = tmp_path / "figures"
+    write_plot([bad], target)
+    assert target.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_without_matplotlib_benchmark_says_so_before_it_measures(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
+    with pytest.raises(SystemExit) as ended:
+        main(["--url", stub.url, "--png", str(tmp_path / "figures.png")])
+    assert ended.value.code == 2
+    assert "pip install -c constraints.txt matplotlib" in capsys.readouterr().err
+    assert not stub.requests
+
+
+def test_json_holds_what_failed(stub: Stub) -> None:
     figures = [figures_of(_measure(Plan(stub.url, ("a",)), stream=stream)) for stream in (True, False)]
-    target = tmp_path / "plot.png"
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        assert not write_plot(figures, target)
-        assert not target.exists()
-    else:
-        assert write_plot(figures, target)
-        assert target.read_bytes().startswith(b"\x89PNG")
     assert json.loads(as_json(figures, {}))["levels"][0]["failures"] == 0
