@@ -79,7 +79,7 @@ class ServerConfig:
     )
     batch_max_tokens: int | None = _flag(
         None,
-        "prompt tokens taken in per step of the language model (default: 512 on a CPU, 8192 on a GPU)",
+        "prompt tokens taken in per step of the language model (default: 512 on a CPU, 2048 on a GPU)",
         16,
         2**31 - 1,
     )
@@ -127,6 +127,12 @@ class ServerConfig:
     )
     max_text_chars: int = _flag(10_000, "longest text of a request, in characters", 1, 10_000_000)
     max_body_mb: float = _flag(20.0, "largest request body, in megabytes", 0, 10_000, open_low=True)
+    max_waiting_audio_mb: float = _flag(
+        1000.0,
+        "audio that an HTTP worker keeps for clients that have not read it yet, in megabytes",
+        1,
+        1_000_000,
+    )
     max_prompt_s: float = _flag(30.0, "longest reference recording, in seconds", 0.5, 30)
     cpu_threads: int | None = _flag(
         None,

@@ -87,6 +87,21 @@ class Abort(Message, frozen=True):
     request_id: str
 
 
+# --- HTTP worker -> LLM process
+
+
+class Pace(Message, frozen=True):
+    """From the HTTP worker to the LLM process: whether the client of a streamed request is behind with what it has.
+
+    behind: begin no more segments of it, until told otherwise; what has begun goes on
+    deadline_s: in place of the request's; the time that it is behind does not count
+    """
+
+    request_id: str
+    behind: bool
+    deadline_s: float
+
+
 # --- encode process -> LLM process
 
 
@@ -284,7 +299,7 @@ class VoicesChanged(Message, frozen=True):
 
 
 ToEncode = Synthesize | TextAppend | Abort | VoicesChanged
-ToLlm = LlmTask | TextIds | Abort | SegmentClosed | PeerLost | PeerReady
+ToLlm = LlmTask | TextIds | Abort | Pace | SegmentClosed | PeerLost | PeerReady
 ToDecode = DecodeOpen | SpeechTokens | Abort
 ToHttp = Planned | Routed | AudioChunk | RequestFailed | PeerLost | Drain
 ToSupervisor = Ready | Heartbeat | StartFailed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypedDict
 
 import numpy as np
@@ -14,8 +16,36 @@ from light_tts.messages import Mode
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 MAX_SEED = 2**63 - 1
+MAX_PROMPT_CHARS = 2_000
+"""Of a transcript or an instruction; thirty seconds of fast speech have about 300."""
 MIN_TOKEN_TEXT_RATIO, MAX_TOKEN_TEXT_RATIO = 2.0, 20.0
 """Speech tokens per text token, where a request does not say: the reference's values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which numbers a field may have. open_low: all above `low`; whole: integers only"""
+
+    low: float
+    high: float
+    open_low: bool = False
+    whole: bool = False
+
+
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "speed": Range(MIN_SPEED, MAX_SPEED),
+        "seed": Range(0, MAX_SEED, whole=True),
+        "temperature": Range(0.01, 5.0),
+        "top_p": Range(0.0, 1.0, open_low=True),
+        "top_k": Range(1, 10_000, whole=True),
+        "win_size": Range(1, 1000, whole=True),
+        "tau_r": Range(0.0, 1000.0, open_low=True),
+        "min_token_text_ratio": Range(0.0, 100.0),
+        "max_token_text_ratio": Range(0.0, 100.0, open_low=True),
+    }
+)
+"""By field."""
 
 AudioSource = Path | str | bytes | Audio
 
@@ -102,19 +132,13 @@ class SynthesisRequest:
         return low, max(MAX_TOKEN_TEXT_RATIO, low) if high is None else high
 
     def _check_sampling(self) -> None:
-        check_range("temperature", self.temperature, 0.01, 5.0)
-        if self.top_p is not None:
-            check_range("top_p", self.top_p, 0.0, 1.0, open_low=True)
-        if self.top_k is not None:
-            check_range("top_k", self.top_k, 1, 10_000, whole=True)
-        if self.win_size is not None:
-            check_range("win_size", self.win_size, 1, 1000, whole=True)
-        if self.tau_r is not None:
-            check_range("tau_r", self.tau_r, 0.0, 1000.0, open_low=True)
-        for name in ("min_token_text_ratio", "max_token_text_ratio"):
-            value: float | None = getattr(self, name)
-            if value is not None:
-                check_range(name, value, 0.0, 100.0, open_low=name.startswith("max"))
+        check_field("temperature", self.temperature)
+        check_optional("top_p", self.top_p)
+        check_optional("top_k", self.top_k)
+        check_optional("win_size", self.win_size)
+        check_optional("tau_r", self.tau_r)
+        check_optional("min_token_text_ratio", self.min_token_text_ratio)
+        check_optional("max_token_text_ratio", self.max_token_text_ratio)
         low, high = self.token_text_ratios
         if low > high:
             raise InvalidInput(f"min_token_text_ratio is {low}, above max_token_text_ratio, which is {high}")
@@ -137,13 +161,24 @@ class SynthesisRequest:
 
 def check_speed(speed: float) -> None:
     """Raises InvalidInput unless `speed` is within the limits."""
-    check_range("speed", speed, MIN_SPEED, MAX_SPEED)
+    check_field("speed", speed)
 
 
 def check_seed(seed: int | None) -> None:
     """Raises InvalidInput unless `seed` is None or within the limits."""
-    if seed is not None:
-        check_range("seed", seed, 0, MAX_SEED, whole=True)
+    check_optional("seed", seed)
+
+
+def check_optional(name: str, value: float | None) -> None:
+    """Raises InvalidInput unless `value` is None or in the field's range."""
+    if value is not None:
+        check_field(name, value)
+
+
+def check_field(name: str, value: object) -> None:
+    """Raises InvalidInput unless `value` is in the field's range."""
+    limits = RANGES[name]
+    check_range(name, value, limits.low, limits.high, open_low=limits.open_low, whole=limits.whole)
 
 
 def check_range(

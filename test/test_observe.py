@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from light_tts.observe import exposition, log_stage, metrics, request_scope, set_up_logging
+from light_tts.observe import exposition, log_stage, metrics, reap, request_scope, set_up_logging
 
 NAMES = """
     light_tts_requests_total light_tts_request_latency_seconds light_tts_ttfa_seconds light_tts_rtf
@@ -105,7 +108,7 @@ def test_metrics_of_one_process_are_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 def _run_with_metrics(folder: Path, code: str) -> str:
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
-    code = f"import os\nfrom light_tts.observe import *\nm = metrics()\n{code}"
+    code = f"import os\nfrom pathlib import Path\nfrom light_tts.observe import *\nm = metrics()\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
@@ -123,6 +126,72 @@ def test_processes_add_up_and_the_dead_keep_their_counts_but_not_their_gauges(tm
     assert 'light_tts_requests_total{outcome="ok"} 5.0' in before
     assert "light_tts_ttfa_seconds_count 2.0" in before
     assert 'light_tts_kv_tokens{state="used"} 7.0' in before
-    after = _run_with_metrics(tmp_path, f"mark_dead({pid.strip()}); {show}").splitlines()
+    after = _run_with_metrics(
+        tmp_path, f"reap(Path({str(tmp_path)!r}), lambda pid: pid != {pid.strip()}); {show}"
+    ).splitlines()
     assert 'light_tts_requests_total{outcome="ok"} 5.0' in after
     assert not [line for line in after if line.startswith('light_tts_kv_tokens{state="used"}')]
+
+
+def _kill_after(folder: Path, code: str) -> int:
+    """Pid of a process that has run the code and was killed."""
+    pid = _run_with_metrics(folder, f"{code}; print(os.getpid(), flush=True)")
+    return int(pid)
+
+
+def _counts(text: str) -> dict[str, float]:
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines if "_bucket" in name or "_total" in name}
+
+
+def test_restarts_neither_fill_the_folder_nor_lose_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "m.requests.labels('ok').inc(2); m.ttfa.observe(0.0625); m.ttfa.observe(7)"
+    code += "; m.kv_tokens.labels('used').set(7)"
+    seen: list[dict[str, float]] = []
+    for restart in range(1, 6):
+        pid = _kill_after(tmp_path, code)
+        reap(tmp_path, lambda asked, dead=pid: asked != dead)  # type: ignore[misc]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_ended.db", "histogram_ended.db"]
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+        text = exposition(metrics())[0].decode()
+        assert f'light_tts_requests_total{{outcome="ok"}} {2.0 * restart}' in text
+        assert f'light_tts_ttfa_seconds_bucket{{le="0.1"}} {1.0 * restart}' in text
+        assert f'light_tts_ttfa_seconds_bucket{{le="+Inf"}} {2.0 * restart}' in text
+        assert f"light_tts_ttfa_seconds_sum {7.0625 * restart}" in text
+        assert "light_tts_kv_tokens{" not in text
+        seen.append(_counts(text))
+    for before, after in pairwise(seen):
+        assert all(after[name] >= value for name, value in before.items())
+
+
+def test_counts_of_the_living_are_left_alone(tmp_path: Path) -> None:
+    pid = _kill_after(tmp_path, "m.requests.labels('ok').inc()")
+    before = sorted(tmp_path.iterdir())
+    reap(tmp_path, lambda asked: asked == pid)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_that_its_process_had_no_time_to_fill_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kill_after(tmp_path, "m.requests.labels('ok').inc()")
+    (tmp_path / "counter_99.db").touch()
+    (tmp_path / "histogram_99.db").write_bytes(struct.pack("i", 200) + b"\x7f" * 200)
+    reap(tmp_path, lambda _: False)
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    assert b'light_tts_requests_total{outcome="ok"} 1.0' in exposition(metrics())[0]
+
+
+def test_nothing_is_added_up_while_the_page_is_read(tmp_path: Path) -> None:
+    _kill_after(tmp_path, "m.requests.labels('ok').inc()")
+    before = sorted(tmp_path.iterdir())
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    reap(tmp_path, lambda _: False)
+    assert sorted(tmp_path.iterdir()) == before
+    os.close(handle)
+    reap(tmp_path, lambda _: False)
+    assert sorted(tmp_path.iterdir()) != before

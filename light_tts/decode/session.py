@@ -148,11 +148,12 @@ class Sessions:
         return request_id in self._gone
 
     def request(self, request_id: str, reply_to: str, deadline_s: float) -> Request:
-        """The one that is known, or a new one."""
+        """The one that is known, or a new one. Later segments may bring a later deadline."""
         self._idle.pop(request_id, None)
         found = self._requests.get(request_id)
         if found is None:
             found = self._requests[request_id] = Request(request_id, reply_to, deadline_s)
+        found.deadline_s = max(found.deadline_s, deadline_s)
         return found
 
     def add(self, segment: Segment) -> None:

@@ -10,6 +10,7 @@ from light_tts.encode.text import TextNormaliser
 from light_tts.encode.tokenizer import TextTokenizer
 from light_tts.errors import EmptyText, InvalidInput, TextTooLong
 from light_tts.quirks import ReferenceQuirks
+from light_tts.request import MAX_PROMPT_CHARS
 
 SYSTEM_PROMPT = f"You are a helpful assistant.{END_OF_PROMPT}"
 """What CosyVoice3 was trained to find before every transcript."""
@@ -70,7 +71,7 @@ class TextFrontend:
         with the system prompt (CosyVoice3 without a transcript of the prompt speech). allow_tags: delivery tags such as
         [breath] act; otherwise they are text. Raises TextTooLong or EmptyText.
         """
-        self._check_length("text", text)
+        _check_length("text", text, self._max_chars)
         prefix: list[int] = []
         if with_prefix and self._version == 3 and not (self._controls_in_text and END_OF_PROMPT in text):
             text = text.removeprefix(SYSTEM_PROMPT)
@@ -94,7 +95,7 @@ class TextFrontend:
         CosyVoice3 gets its system prompt before it, unless prompt_text begins with one that ends in
         `<|endofprompt|>`. Raises TextTooLong, or InvalidInput if that occurs twice.
         """
-        self._check_length("prompt_text", prompt_text)
+        _check_length("prompt_text", prompt_text, MAX_PROMPT_CHARS)
         return self._within_limit("prompt_text", self._prompt_ids(prompt_text, language))
 
     def _prompt_ids(self, prompt_text: str, language: str | None) -> list[int]:
@@ -117,7 +118,7 @@ class TextFrontend:
 
         Raises TextTooLong, EmptyText, or InvalidInput if the model takes no instructions.
         """
-        self._check_length("instruct_text", instruct_text)
+        _check_length("instruct_text", instruct_text, MAX_PROMPT_CHARS)
         instruction, rest = self._split_at_end_of_prompt("instruct_text", instruct_text)
         if instruction is None:
             instruction, rest = rest, ""
@@ -136,7 +137,7 @@ class TextFrontend:
         Pieces hold whole words (see PieceBuffer). first: no text came before, so the piece does not begin with a pause.
         Raises TextTooLong.
         """
-        self._check_length("text", text_piece)
+        _check_length("text", text_piece, self._max_chars)
         piece = self._normaliser.normalise_piece(text_piece, language, self._tags(allow_tags))
         return self._encode(piece, allow_tags, continues=not first)
 
@@ -153,10 +154,6 @@ class TextFrontend:
 
     def _tags(self, allow_tags: bool) -> re.Pattern[str] | None:
         return self._tokenizer.honoured(allow_tags=allow_tags)
-
-    def _check_length(self, field: str, text: str) -> None:
-        if len(text) > self._max_chars:
-            raise TextTooLong(f"{field} has {len(text)} characters, the limit is {self._max_chars}")
 
     def _within_limit(self, field: str, ids: list[int]) -> list[int]:
         if len(ids) > self._max_prompt_tokens:
@@ -179,3 +176,8 @@ class TextFrontend:
 
     def _encode_system_prompt(self) -> list[int]:
         return self._tokenizer.encode(SYSTEM_PROMPT, allow_control=True)
+
+
+def _check_length(field: str, text: str, limit: int) -> None:
+    if len(text) > limit:
+        raise TextTooLong(f"{field} has {len(text)} characters, the limit is {limit}")

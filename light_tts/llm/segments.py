@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -34,6 +34,7 @@ class Segments:
     def __init__(self) -> None:
         self._by_sequence: dict[int, Segment] = {}
         self._by_request: dict[str, dict[int, Segment]] = {}
+        self._unstarted: dict[int, Segment] = {}
         self._gone: dict[str, float] = {}  # request -> when it may be forgotten, in that order
 
     def __len__(self) -> int:
@@ -42,6 +43,11 @@ class Segments:
     def __iter__(self) -> Iterator[Segment]:
         return iter(list(self._by_sequence.values()))
 
+    @property
+    def unstarted(self) -> Iterable[Segment]:
+        """Those whose sequence has not begun, in order of arrival."""
+        return self._unstarted.values()
+
     def add(self, segment: Segment) -> None:
         others = self._by_request.setdefault(segment.task.request_id, {})
         for other in others.values():
@@ -49,8 +55,13 @@ class Segments:
             if other.task.voice == segment.task.voice:
                 segment.task = msgspec.structs.replace(segment.task, voice=other.task.voice)
             break
-        self._by_sequence[segment.sequence_id] = segment
+        self._by_sequence[segment.sequence_id] = self._unstarted[segment.sequence_id] = segment
         others[segment.task.segment] = segment
+
+    def start(self, segment: Segment, now_s: float) -> None:
+        """Its sequence begins, unless it has begun."""
+        if self._unstarted.pop(segment.sequence_id, None) is not None:
+            segment.started_s = now_s
 
     def find(self, request_id: str, number: int) -> Segment | None:
         return self._by_request.get(request_id, {}).get(number)
@@ -60,6 +71,7 @@ class Segments:
 
     def remove(self, segment: Segment) -> None:
         del self._by_sequence[segment.sequence_id]
+        self._unstarted.pop(segment.sequence_id, None)
         of_request = self._by_request[segment.task.request_id]
         del of_request[segment.task.segment]
         if not of_request:

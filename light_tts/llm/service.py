@@ -1,8 +1,4 @@
-"""What the language model process does with messages and tokens, without sockets.
-
-A streamed segment is given to a decode process with its first token, so that later tokens follow as they come; any
-other one with its last, so that the loss of a decode process costs it nothing.
-"""
+"""What the language model process does with messages and tokens, without sockets."""
 
 from __future__ import annotations
 
@@ -13,27 +9,26 @@ from collections.abc import Callable, Iterable
 from light_tts.child import Load
 from light_tts.errors import LightTTSError, RequestTimeout, Unavailable
 from light_tts.llm.decode_router import DecodeRouter
+from light_tts.llm.delivery import Delivery
 from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent, TokenEvent
 from light_tts.llm.request import SequenceRequest
 from light_tts.llm.segments import Segment, Segments
 from light_tts.llm.turns import Turns
 from light_tts.messages import (
     Abort,
-    DecodeOpen,
     LlmTask,
     Message,
+    Pace,
     PeerLost,
     PeerReady,
     RequestFailed,
-    Routed,
     SegmentClosed,
-    SpeechTokens,
     Stage,
     TextIds,
     ToLlm,
 )
 from light_tts.models.config import SamplingConfig
-from light_tts.observe import Metrics, log_stage, request_scope
+from light_tts.observe import Metrics, request_scope
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +57,7 @@ class LlmService:
         self._segments = Segments()
         self._turns = Turns()
         self._router = DecodeRouter()
+        self._delivery = Delivery(self._router, metrics, send, address)
         self._next_look_s = 0.0
         self._used_slots = -1
         metrics.kv_tokens.labels("total").set(engine.num_slots)
@@ -80,12 +76,13 @@ class LlmService:
         return self._engine.is_idle()
 
     def load(self) -> Load:
-        now_s, queued, oldest_s = time.monotonic(), 0, 0.0
-        for segment in self._segments:
-            if segment.started_s is None and self._engine.awaits_first_place(segment.sequence_id):
-                queued += 1
-                oldest_s = max(oldest_s, now_s - segment.arrived_s)
-        return Load(queued, oldest_s, len(self._segments) - queued)
+        """Queued are also sequences that gave way; those that wait for text are neither queued nor running."""
+        engine = self._engine
+        # Arrival is their order: of those before the first that waits for a place, each waits for text.
+        waiting = (s for s in self._segments.unstarted if engine.awaits_first_place(s.sequence_id))
+        oldest = next(waiting, None)
+        oldest_s = 0.0 if oldest is None else time.monotonic() - oldest.arrived_s
+        return Load(engine.num_waiting, oldest_s, engine.num_running)
 
     def handle(self, message: ToLlm) -> None:
         """Never raises: what goes wrong, fails that request."""
@@ -100,6 +97,8 @@ class LlmService:
                 self._abort(request_id)
             case SegmentClosed():
                 self._close(message)
+            case Pace():
+                self._pace(message)
             case PeerReady(stage=Stage.DECODE, index=index):
                 self._router.ready(index)
             case PeerLost(stage=Stage.DECODE):
@@ -117,9 +116,7 @@ class LlmService:
         wall_s = time.time()
         for task in [segment.task for segment in self._segments]:
             if task.deadline_s <= wall_s and not self._segments.is_gone(task.request_id):
-                self._fail(
-                    task, RequestTimeout("the request's time was over before its speech was generated")
-                )
+                self._fail(task, RequestTimeout("the request's time was over before its speech was there"))
 
     def step(self) -> None:
         """Generate one token for each sequence whose turn it is, and send what can be sent. Raises Unavailable if the
@@ -130,9 +127,7 @@ class LlmService:
         except Exception:
             if not self._engine.batch_ids:
                 raise
-            logger.exception(
-                "a step failed; its %d sequences are tried one by one", len(self._engine.batch_ids)
-            )
+            logger.exception("a step of %d failed; they are tried one by one", len(self._engine.batch_ids))
             events = self._step_one_by_one()
         if self._engine.batch_ids:
             self._metrics.batch_size.labels("llm").observe(len(self._engine.batch_ids))
@@ -162,6 +157,15 @@ class LlmService:
     def _open_next(self, request_id: str, done: int) -> None:
         if task := self._turns.done(request_id, done):
             with request_scope(task.request_id):
+                self._open(task)
+
+    def _pace(self, message: Pace) -> None:
+        if message.behind:
+            if not self._segments.is_gone(message.request_id):
+                self._turns.fall_behind(message.request_id)
+            return
+        with request_scope(message.request_id):
+            for task in self._turns.catch_up(message.request_id, message.deadline_s):
                 self._open(task)
 
     def _open(self, task: LlmTask) -> None:
@@ -221,7 +225,7 @@ class LlmService:
     def _lose_worker(self, reply_to: str) -> None:
         """Nobody hears its requests any more, and nobody else would abort them."""
         here = {s.task.request_id for s in self._segments if s.task.reply_to == reply_to}
-        for request_id in here | self._router.requests_of(reply_to):
+        for request_id in here | self._router.requests_of(reply_to) | self._turns.requests_of(reply_to):
             self._abort(request_id)
         self._forget(reply_to)
 
@@ -258,8 +262,8 @@ class LlmService:
         now_s = time.monotonic()
         for sequence_id in self._engine.batch_ids:
             segment = self._segments.of_sequence(sequence_id)
-            if segment is not None and segment.started_s is None:
-                segment.started_s = now_s
+            if segment is not None:
+                self._segments.start(segment, now_s)
 
     def _deliver(self, events: Iterable[Event]) -> None:
         spoke: dict[int, Segment] = {}
@@ -280,39 +284,15 @@ class LlmService:
             if segment.task.stream and self._segments.of_sequence(sequence_id) is segment:
                 self._forward(segment)
 
-    def _finish(self, segment: Segment) -> None:
-        task, now_s = segment.task, time.monotonic()
-        if not self._forward(segment, end=True):
-            return
-        self._segments.remove(segment)
-        took_s = now_s - (segment.started_s or now_s)
-        self._metrics.stage_seconds.labels("llm").observe(took_s)
-        with request_scope(task.request_id):
-            log_stage(logger, task.request_id, "llm", took_s)
-
     def _forward(self, segment: Segment, *, end: bool = False) -> bool:
-        """Send the tokens that have come. False if there is no decode process: the request has failed then."""
-        task = segment.task
-        if segment.decode is None:
-            segment.decode = self._router.choose(task.request_id, task.segment, task.voice.key, task.reply_to)
-            if segment.decode is None:
-                self._fail(task, Unavailable("no decode process is ready"))
-                return False
-            self._send(task.reply_to, Routed(task.request_id, task.segment, segment.decode))
-            self._send(
-                self._address(Stage.DECODE, segment.decode),
-                DecodeOpen(
-                    request_id=task.request_id,
-                    reply_to=task.reply_to,
-                    deadline_s=task.deadline_s,
-                    segment=task.segment,
-                    voice=task.voice,
-                    seed=task.seed,
-                    stream=task.stream,
-                    speed=task.speed,
-                ),
-            )
-        tokens = SpeechTokens(task.request_id, task.segment, tuple(segment.tokens), end)
-        self._send(self._address(Stage.DECODE, segment.decode), tokens)
-        segment.tokens.clear()
+        """False if the request has failed."""
+        try:
+            self._delivery.forward(segment, end=end)
+        except Unavailable as error:
+            self._fail(segment.task, error)
+            return False
         return True
+
+    def _finish(self, segment: Segment) -> None:
+        if self._forward(segment, end=True):
+            self._segments.remove(segment)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -73,8 +76,17 @@ class WorkerApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._app is None:
+            _end_when_interrupted()
             self._app = _worker_app()
         await self._app(scope, receive, send)
+
+
+def _end_when_interrupted() -> None:
+    """Gunicorn says "at once" with SIGQUIT, when it got SIGINT. The handlers of uvicorn's worker classes, which are set
+    by now, do not end a worker: it would be killed after 30 s.
+    """
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, os._exit, 0)
 
 
 def _worker_app() -> ASGIApp:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -80,25 +79,24 @@ class AudioResponse(Response):
         except LightTTSError as error:
             if self._begun:
                 raise StreamAborted(str(error)) from error
-            error.param = error.param or job.names.about(error.code)
+            error.param = error.param or job.names.about(error)
             raise
 
     async def _send_stream(self, state: RequestState, send: Send) -> None:
         samples = await state.next_audio()
         await self._start(send, _UNKNOWN_SIZE)
         while samples is not None:
-            await self._send_body(send, samples)
+            await self._send_body(send, state, samples)
             samples = await state.next_audio()
         await self._send(send, b"", more=False)
 
     async def _send_whole(self, state: RequestState, send: Send) -> None:
-        parts = [part async for part in _all_audio(state)]
-        num_bytes = sum(map(len, parts))
+        num_bytes = await state.all_there()
         header_bytes = WAV_HEADER_BYTES if self._job.response_format == "wav" else 0
         self.headers["Content-Length"] = str(num_bytes + header_bytes)
         await self._start(send, num_bytes)
-        for part in parts:
-            await self._send_body(send, part)
+        while (samples := await state.next_audio()) is not None:
+            await self._send_body(send, state, samples)
         await self._send(send, b"", more=False)
 
     async def _start(self, send: Send, num_bytes: int) -> None:
@@ -107,8 +105,9 @@ class AudioResponse(Response):
         if self._job.response_format == "wav":
             await self._send(send, wav_header(num_bytes))
 
-    async def _send_body(self, send: Send, samples: bytes) -> None:
+    async def _send_body(self, send: Send, state: RequestState, samples: bytes) -> None:
         for at in range(0, len(samples), _PIECE):
+            state.check()
             await self._send(send, samples[at : at + _PIECE])
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
@@ -128,11 +127,6 @@ def wav_header(num_bytes: int) -> bytes:
     rate = SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
     form = (16, 1, 1, SAMPLE_RATE_HZ, rate, BYTES_PER_SAMPLE, 8 * BYTES_PER_SAMPLE)
     return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", total, b"WAVE", b"fmt ", *form, b"data", num_bytes)
-
-
-async def _all_audio(state: RequestState) -> AsyncIterator[bytes]:
-    while (samples := await state.next_audio()) is not None:
-        yield samples
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +18,22 @@ logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 600
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class ErrorDetail(BaseModel):
+    """param: the field that it is about, where it is about one; code: a stable name"""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """What every error is, for the description of the routes."""
+
+    message: str
+    error: ErrorDetail
 
 
 def error_body(code: str, message: str, param: str | None) -> dict[str, object]:

@@ -175,7 +175,6 @@ class Fleet:
     def _bury(self, child: Child, reason: str) -> None:
         logger.error("%s (pid %d) has ended: %s", child.name, child.pid, reason)
         stage, index = child.spec.stage, child.spec.index
-        self._gauges.forget(child.pid)
         # What waits for it belongs to requests that fail now.
         self._outbox.forget(address(self._run_dir, stage, index))
         lost = PeerLost(stage, index, child.pid)

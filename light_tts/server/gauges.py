@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from light_tts.config import ServerConfig
 from light_tts.messages import Stage
-from light_tts.observe.metrics import mark_dead, metrics
+from light_tts.observe import metrics, reap
 from light_tts.server.placement import gpu_memory
+from light_tts.server.run_dir import is_alive
 from light_tts.server.state import ChildState, ChildStatus
 
 logger = logging.getLogger(__name__)
@@ -18,8 +20,11 @@ GPU_S = 5.0
 
 
 class Gauges:
-    def __init__(self, config: ServerConfig) -> None:
+    """folder: where all processes keep their metrics"""
+
+    def __init__(self, config: ServerConfig, folder: Path) -> None:
         self._config = config
+        self._folder = folder
         self._metrics = metrics()
         self._infos: set[tuple[str, str, str, str]] = set()
         self._next_line = time.monotonic() + config.log_stats_interval
@@ -30,15 +35,14 @@ class Gauges:
     def count_restart(self, stage: Stage) -> None:
         self._metrics.restarts.labels(stage.value).inc()
 
-    @staticmethod
-    def forget(pid: int) -> None:
-        """A process has ended: its gauges go with it."""
-        mark_dead(pid)
-
     def update(self, states: Sequence[ChildState], now: float) -> None:
         for stage in (Stage.ENCODE, Stage.LLM, Stage.DECODE):
             self._update_stage(stage, [state for state in states if state.stage is stage])
         self._update_infos(states)
+        try:
+            reap(self._folder, is_alive)
+        except OSError as error:  # a full disk
+            logger.error("metrics of ended processes cannot be added up: %s", error)
         if now >= self._next_gpu:
             self._next_gpu = now + GPU_S
             self._update_gpus()

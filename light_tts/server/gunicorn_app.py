@@ -16,7 +16,6 @@ from gunicorn.app.base import BaseApplication
 from light_tts.child import die_with_parent
 from light_tts.config import ServerConfig
 from light_tts.observe.log import set_up_logging
-from light_tts.observe.metrics import mark_dead
 from light_tts.server.run_dir import remove_run_dir
 
 if TYPE_CHECKING:
@@ -56,9 +55,6 @@ def settings(config: ServerConfig) -> dict[str, object]:
         die_with_parent(worker.ppid)
         set_up_logging(level, process=f"http-{os.getpid()}")
 
-    def after_exit(_: Arbiter, worker: Worker) -> None:
-        mark_dead(worker.pid)
-
     return {
         "bind": f"{host}:{config.port}",
         "workers": config.httpserver_workers,
@@ -72,7 +68,6 @@ def settings(config: ServerConfig) -> dict[str, object]:
         "proc_name": "light-tts",
         "control_socket_disable": True,
         "post_fork": after_fork,
-        "child_exit": after_exit,
     }
 
 

@@ -21,6 +21,7 @@ from light_tts.messages import (
     AudioChunk,
     Drain,
     Message,
+    Pace,
     PeerLost,
     Planned,
     RequestFailed,
@@ -31,6 +32,7 @@ from light_tts.messages import (
     ToHttp,
 )
 from light_tts.observe import Metrics, request_scope
+from light_tts.server.backlog import Backlog
 from light_tts.server.door import Door
 from light_tts.server.limits import MAX_ARRIVING, READER_IDLE_S
 from light_tts.server.report import report_finished
@@ -67,6 +69,9 @@ class HttpServerManager:
         self._reply_to = address(run_dir, Stage.HTTP, self._pid)
         self._numbers = itertools.count()
         self._requests: dict[str, RequestState] = {}
+        self._backlog = Backlog(
+            round(config.max_waiting_audio_mb * 1e6), metrics, pace=self._pace, end=self._end_unread
+        )
         self._num_arriving = 0
         self._inbox: AsyncInbox[ToHttp] | None = None
         self._outbox: Outbox | None = None
@@ -161,7 +166,7 @@ class HttpServerManager:
             reply_to=self._reply_to,
             deadline_s=time.time() + self.config.request_timeout_s,
         )
-        state = RequestState(request, self._least_loaded_encode(), started_s)
+        state = RequestState(request, self._least_loaded_encode(), started_s, self._backlog.note)
         self._requests[state.request_id] = state
         self._send(Stage.ENCODE, state.encode, request)
         return state
@@ -178,6 +183,7 @@ class HttpServerManager:
     def _forget(self, state: RequestState) -> None:
         del self._requests[state.request_id]
         self._end(state, Cancelled("nobody waits for the answer"))
+        self._backlog.forget(state)
 
     def _end(self, state: RequestState, error: LightTTSError) -> None:
         """Fail it, unless it has ended, and see that no process works on it."""
@@ -185,6 +191,14 @@ class HttpServerManager:
         if not state.finished and not state.aborted:
             state.aborted = True
             self._abort(state)
+
+    def _end_unread(self, state: RequestState, error: LightTTSError) -> None:
+        """End it, even if all of its audio is there and waits only for its reader."""
+        state.drop(error)
+        self._end(state, error)
+
+    def _pace(self, state: RequestState) -> None:
+        self._send(Stage.LLM, 0, Pace(state.request_id, state.behind, state.deadline_s))
 
     def _abort(self, state: RequestState) -> None:
         abort = Abort(state.request_id)

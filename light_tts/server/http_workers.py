@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from light_tts.messages import Drain, PeerLost, Stage
-from light_tts.observe.metrics import METRICS_FOLDER, mark_dead
 from light_tts.server.run_dir import http_workers, is_alive
 from light_tts.transport import Outbox, address
 
@@ -14,9 +14,12 @@ LOOK_S = 0.5
 
 
 class HttpWorkers:
-    def __init__(self, run_dir: Path, outbox: Outbox) -> None:
+    """lost: called for each that died in the middle of its life; one that ended well took its socket along"""
+
+    def __init__(self, run_dir: Path, outbox: Outbox, lost: Callable[[], None]) -> None:
         self._run_dir = run_dir
         self._outbox = outbox
+        self._lost = lost
         self._told_to_drain: set[int] = set()
         self._next_look = 0.0
         self.were_ready = False
@@ -41,6 +44,8 @@ class HttpWorkers:
         for pid, path in http_workers(self._run_dir).items():
             if not is_alive(pid):
                 self._forget(pid, path)
+                if not draining:  # else nobody takes its place
+                    self._lost()
             elif draining and pid not in self._told_to_drain:
                 self._told_to_drain.add(pid)
                 self._outbox.send(address(self._run_dir, Stage.HTTP, pid), Drain())
@@ -50,7 +55,6 @@ class HttpWorkers:
         self._ready_file(pid).unlink(missing_ok=True)
         self._outbox.forget(address(self._run_dir, Stage.HTTP, pid))
         self._outbox.send(address(self._run_dir, Stage.LLM, 0), PeerLost(Stage.HTTP, pid, pid))
-        mark_dead(pid, self._run_dir / METRICS_FOLDER)
 
     def _ready_file(self, pid: int) -> Path:
         return self._run_dir / f"{Stage.HTTP.value}-{pid}.ready"

@@ -17,14 +17,12 @@ from light_tts.errors import (
     VoiceNotFound,
 )
 from light_tts.messages import Mode, Sampling, Synthesize
-from light_tts.request import check_range, check_seed, check_speed
+from light_tts.request import MAX_PROMPT_CHARS, check_optional, check_seed, check_speed
 
 MODELS = ("default",)
-MAX_PROMPT_CHARS = 2_000  # of a transcript or an instruction; thirty seconds of fast speech have about 300
 MAX_NAME_CHARS = 256
 BODY_IDLE_S = 30.0  # between two pieces of a request's body
 READER_IDLE_S = 30.0  # for which a reader may leave a second of audio untaken
-MAX_BUFFERED_BYTES = 64_000_000  # audio of a request that waits for its reader: 22 minutes
 MAX_ARRIVING = 256  # bodies that a worker reads at once
 
 
@@ -38,9 +36,13 @@ class FieldNames:
     transcript: str = "prompt_text"
     instruction: str = "instruct_text"
 
-    def about(self, code: str) -> str | None:
-        """The field that an error is about which arose behind the HTTP server."""
-        match code:
+    def about(self, error: LightTTSError) -> str | None:
+        """The field that an error is about which arose behind the HTTP server. Its message begins with the field."""
+        if str(error).startswith("prompt_text "):
+            return self.transcript
+        if str(error).startswith("instruct_text "):
+            return self.instruction
+        match error.code:
             case "empty_text" | "text_too_long":
                 return self.text
             case "voice_not_found":
@@ -111,21 +113,20 @@ def _check_voice(request: Synthesize, names: FieldNames) -> None:
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    ranges: list[tuple[str, float | None, float, float, bool]] = [
-        ("temperature", sampling.temperature, 0.01, 5.0, False),
-        ("top_p", sampling.top_p, 0.0, 1.0, True),
-        ("top_k", sampling.top_k, 1, 10_000, False),
-        ("win_size", sampling.win_size, 1, 1_000, False),
-        ("tau_r", sampling.tau_r, 0.0, 10.0, True),
-        ("min_token_text_ratio", sampling.min_token_text_ratio, 0.0, 100.0, False),
-        ("max_token_text_ratio", sampling.max_token_text_ratio, 0.0, 100.0, True),
-    ]
+    values: dict[str, float | None] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "win_size": sampling.win_size,
+        "tau_r": sampling.tau_r,
+        "min_token_text_ratio": sampling.min_token_text_ratio,
+        "max_token_text_ratio": sampling.max_token_text_ratio,
+    }
     with naming("seed"):
         check_seed(sampling.seed)
-    for name, value, low, high, open_low in ranges:
+    for name, value in values.items():
         with naming(name):
-            if value is not None:
-                check_range(name, value, low, high, open_low=open_low)
+            check_optional(name, value)
     low_ratio, high_ratio = sampling.min_token_text_ratio, sampling.max_token_text_ratio
     if low_ratio is not None and high_ratio is not None and low_ratio > high_ratio:
         with naming("min_token_text_ratio"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from light_tts.server.http_manager import HttpServerManager
+from light_tts.server.openapi import request_body, responses
 from light_tts.server.schemas import CrossLingualForm, Instruct2Form, InstructForm, SftForm, SpeechForm
-from light_tts.server.speak import request_body, speak
+from light_tts.server.speak import speak
 
 _SCHEMAS: tuple[tuple[str, type[SpeechForm]], ...] = (
     ("/inference_sft", SftForm),
@@ -29,7 +30,14 @@ def _add(router: APIRouter, manager: HttpServerManager, path: str, schema: type[
         return await speak(manager, request, schema)
 
     summary = (schema.__doc__ or "").strip()
-    router.post(path, name=path, summary=summary, openapi_extra=request_body(schema))(answer)
+    router.post(
+        path,
+        name=path,
+        summary=summary,
+        openapi_extra=request_body(schema, manager.config),
+        response_class=Response,
+        responses=responses(),
+    )(answer)
     router.get(path, include_in_schema=False)(answer)
     for method in ("GET", "POST"):
         router.api_route(f"{path}/", methods=[method], include_in_schema=False)(answer)

@@ -7,8 +7,9 @@ from starlette.websockets import WebSocket
 
 from light_tts.server.http_manager import HttpServerManager
 from light_tts.server.limits import MODELS
+from light_tts.server.openapi import request_body, responses
 from light_tts.server.schemas import ZeroShotForm
-from light_tts.server.speak import request_body, speak
+from light_tts.server.speak import speak
 from light_tts.server.websocket import BistreamConnection
 
 
@@ -19,7 +20,12 @@ def native_routes(manager: HttpServerManager) -> APIRouter:
     @router.get("/inference_zero_shot", include_in_schema=False)
     @router.get("/inference_zero_shot/", include_in_schema=False)
     @router.post("/inference_zero_shot/", include_in_schema=False)
-    @router.post("/inference_zero_shot", openapi_extra=request_body(ZeroShotForm))
+    @router.post(
+        "/inference_zero_shot",
+        openapi_extra=request_body(ZeroShotForm, manager.config),
+        response_class=Response,
+        responses=responses(),
+    )
     async def zero_shot(request: Request) -> Response:
         """Speak `tts_text` in the voice of `prompt_wav`, or in a named one. Answers s16le, 24 kHz, mono."""
         return await speak(manager, request, ZeroShotForm)

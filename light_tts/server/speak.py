@@ -35,10 +35,3 @@ async def speak(manager: HttpServerManager, request: Request, schema: type[Speec
         manager.count_refused(error)
         raise
     return AudioResponse(manager, job, started_s)
-
-
-def request_body(schema: type[SpeechForm]) -> dict[str, object]:
-    """What the OpenAPI document says of a route's body."""
-    fields = schema.model_json_schema()
-    kinds = ("multipart/form-data", "application/json", "application/x-www-form-urlencoded")
-    return {"requestBody": {"required": True, "content": {kind: {"schema": fields} for kind in kinds}}}

@@ -19,7 +19,8 @@ from types import FrameType
 from light_tts.config import ServerConfig
 from light_tts.messages import Stage
 from light_tts.observe.log import set_up_logging
-from light_tts.observe.metrics import METRICS_FOLDER, MULTIPROC_DIR
+from light_tts.observe.metrics import METRICS_FOLDER
+from light_tts.observe.multiprocess import MULTIPROC_DIR
 from light_tts.server.fleet import STOP_GRACE_S, Fleet, StartError
 from light_tts.server.gauges import Gauges
 from light_tts.server.gunicorn_app import APP, GunicornProcess
@@ -68,8 +69,10 @@ class Supervisor:
         self._http = GunicornProcess(run_dir, environment, parts.app) if parts.app is not None else None
         self._http_restart_at: float | None = None
         self._outbox = Outbox()
-        self._workers = HttpWorkers(run_dir, self._outbox)
-        self._gauges = Gauges(config)
+        self._gauges = Gauges(config, run_dir / METRICS_FOLDER)
+        self._workers = HttpWorkers(
+            run_dir, self._outbox, lost=lambda: self._gauges.count_restart(Stage.HTTP)
+        )
         self._fleet = Fleet(
             config, run_dir, environment, parts.module, self._outbox, self._workers, self._gauges
         )

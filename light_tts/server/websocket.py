@@ -148,7 +148,7 @@ class BistreamConnection:
                 writing = asyncio.create_task(self._write_audio(state), name="bistream audio")
                 await _first_of(writing, reading)
         except LightTTSError as error:
-            error.param = error.param or job.names.about(error.code)
+            error.param = error.param or job.names.about(error)
             raise
 
     async def _read_text(self, state: RequestState) -> None:
@@ -167,6 +167,7 @@ class BistreamConnection:
     async def _write_audio(self, state: RequestState) -> None:
         while (samples := await state.next_audio()) is not None:
             for at in range(0, len(samples), _PIECE):
+                state.check()
                 await self._send(samples[at : at + _PIECE])
 
     async def _send(self, data: bytes | str) -> None:

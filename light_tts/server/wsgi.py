@@ -24,7 +24,8 @@ from light_tts.config import ServerConfig
 from light_tts.errors import InvalidInput, LightTTSError
 from light_tts.flags import config_of
 from light_tts.observe.log import set_up_logging
-from light_tts.observe.metrics import METRICS_FOLDER, MULTIPROC_DIR
+from light_tts.observe.metrics import METRICS_FOLDER
+from light_tts.observe.multiprocess import MULTIPROC_DIR
 from light_tts.server.fleet import StartError
 from light_tts.server.prepare import prepare
 from light_tts.server.run_dir import PREFIX, is_alive, owner_of, remove_run_dir

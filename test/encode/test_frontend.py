@@ -84,6 +84,13 @@ def test_a_low_limit_is_no_obstacle_to_the_warm_up(make: Make, kind: str) -> Non
     make(kind, max_chars=1).warm_up()
 
 
+def test_the_limit_of_the_text_is_not_that_of_a_transcript(make: Make, kind: str) -> None:
+    frontend = make(kind, max_chars=3)
+    assert frontend.prompt_ids("a longer text than that")
+    with pytest.raises(TextTooLong, match="prompt_text has 2001 characters, the limit is 2000"):
+        frontend.prompt_ids("字" * 2001)
+
+
 def test_too_much_text_is_refused_at_once(make: Make, kind: str) -> None:
     frontend = make(kind)
     start = time.perf_counter()

@@ -342,6 +342,31 @@ def test_what_waits_is_counted_and_its_age_is_told() -> None:
     assert (wire.service.load().queued, wire.service.load().oldest_s) == (0, 0.0)
 
 
+def test_who_gave_way_and_who_waits_for_text_is_not_running() -> None:
+    wire = Wire(max_running=2, yield_after=5)
+    for request_id in "abcde":
+        wire.service.handle(task(request_id))
+    wire.service.handle(task("f", text=(1, 2), max_text_tokens=30))
+    for _ in range(12):
+        wire.service.step()
+        load = wire.service.load()
+        assert load.running <= 2
+        assert load.running + load.queued == 5
+    assert not load.oldest_s, "all have begun, some have given way"
+
+
+def test_the_load_is_told_in_no_time_whatever_is_there() -> None:
+    wire = Wire(max_running=1, pool=2000)
+    for number in range(1000):
+        wire.service.handle(task(str(number)))
+    wire.service.step()
+    start = time.perf_counter()
+    for _ in range(1000):
+        load = wire.service.load()
+    assert (load.queued, load.running) == (999, 1)
+    assert time.perf_counter() - start < 0.5  # of 1000; looking at each segment took 650 us a time
+
+
 def test_the_same_segment_twice_is_spoken_once() -> None:
     wire = Wire()
     messages: list[ToLlm] = [task(), task()]

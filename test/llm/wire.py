@@ -49,6 +49,7 @@ class Wire:
     num_decodes: int = 1
     max_running: int = 4
     pool: int = 2000
+    yield_after: int | None = None
     sent: list[tuple[str, Message]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     metrics: Metrics = field(default_factory=metrics)
@@ -56,7 +57,9 @@ class Wire:
     service: LlmService = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine = Engine(random_lm(), self.pool, self.max_running, max_sequence_tokens=300)
+        self.engine = Engine(
+            random_lm(), self.pool, self.max_running, max_sequence_tokens=300, yield_after=self.yield_after
+        )
         self.service = LlmService(
             self.engine,
             SamplingConfig(),

@@ -14,6 +14,7 @@ from light_tts.child import Control
 from light_tts.config import ServerConfig
 from light_tts.errors import ModelNotFound
 from light_tts.messages import Stage, ToLlm
+from light_tts.observe import metrics
 from light_tts.transport import Inbox, address
 
 
@@ -21,6 +22,7 @@ class FakeStage:
     def __init__(self, run_dir: Path, stage: Stage, index: int) -> None:
         self._name = f"{stage.value}-{index}"
         self._orders = Path(os.environ["FAKE_DIR"]) / self._name
+        metrics().voice_cache.labels("hit").inc()  # each process counts once
         self._inbox: Inbox[ToLlm] = Inbox(address(run_dir, stage, index), ToLlm)  # type: ignore[arg-type]
 
     def order(self) -> str:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from light_tts.messages import Stage, Synthesize
+from light_tts.messages import Pace, Stage, Synthesize
+from light_tts.transport import Inbox, address
 from test.server.fake_pipeline import (
     FakePipeline,
+    Script,
     Step,
     all_audio,
     chunk,
@@ -152,6 +154,60 @@ def test_a_reader_that_takes_nothing_is_given_up() -> None:
         httpx.stream("POST", f"http://{host}/inference_zero_shot", json=BODY),
     ):
         pipeline.wait_for(lambda p: p.aborted == list(p.requests))
+
+
+def _megabytes(number: int, *, last: bool) -> Script:
+    """Audio begins, and soon there is much more of it."""
+
+    def script(request: Synthesize) -> list[Step]:
+        steps: list[Step] = [(0.0, planned(request, 1)), (0.0, chunk(request, 0, 0))]
+        for index in range(1, number + 1):
+            end = last and index == number
+            big = chunk(request, 0, index, num_samples=500_000, last=end)
+            steps.append((0.2 if index == 1 else 0.0, big))
+        return steps
+
+    return script
+
+
+def test_a_reader_too_slow_for_the_memory_of_all_gets_an_honest_broken_stream() -> None:
+    script = _megabytes(40, last=True)
+    with fake_pipeline(script, max_waiting_audio_mb=15) as pipeline, live_server(pipeline) as host:
+        url = f"http://{host}/inference_zero_shot"
+        with httpx.stream("POST", url, json=BODY) as answer:
+            assert answer.status_code == 200
+            time.sleep(1.5)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(answer.iter_raw())
+        refused = httpx.post(url, json={**BODY, "stream": False})
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert "limit 15 MB (--max_waiting_audio_mb)" in refused.json()["message"]
+        pipeline.script = _megabytes(10, last=True)
+        assert len(httpx.post(url, json={**BODY, "stream": False}).content) == 10_000_480
+        lines = httpx.get(f"http://{host}/metrics").text.splitlines()
+    assert "light_tts_readers_dropped_total 2.0" in lines
+    assert 'light_tts_requests_total{outcome="overloaded"} 2.0' in lines
+    assert "light_tts_audio_waiting_bytes 0.0" in lines
+
+
+def test_the_language_model_hears_whether_the_reader_of_a_stream_keeps_up() -> None:
+    with fake_pipeline(_megabytes(30, last=False)) as pipeline, live_server(pipeline) as host:
+        llm: Inbox[Pace] = Inbox(address(pipeline.run_dir, Stage.LLM, 0), Pace)
+        with httpx.stream("POST", f"http://{host}/inference_zero_shot", json=BODY) as answer:
+            behind = llm.receive(5)
+            assert behind is not None
+            assert behind.behind
+            num_bytes = 0
+            for piece in answer.iter_raw():
+                num_bytes += len(piece)
+                if num_bytes > 29_500_000:
+                    break
+            caught_up = llm.receive(5)
+        (request,) = pipeline.requests.values()
+        llm.close()
+    assert caught_up is not None
+    assert (caught_up.request_id, caught_up.behind) == (request.request_id, False)
+    assert caught_up.deadline_s > request.deadline_s
 
 
 def test_a_body_without_a_length_is_limited_too() -> None:

@@ -21,8 +21,10 @@ def test_a_worker_that_died_leaves_nothing_and_the_language_model_hears_of_it(tm
     (tmp_path / "metrics").mkdir()
     llm: Inbox[PeerLost] = Inbox(address(tmp_path, Stage.LLM, 0), PeerLost)
     outbox = Outbox()
-    workers = HttpWorkers(tmp_path, outbox)
+    lost: list[int] = []
+    workers = HttpWorkers(tmp_path, outbox, lambda: lost.append(1))
     workers.look(draining=False)
+    assert lost == [1]
     assert llm.receive(5) == PeerLost(Stage.HTTP, process.pid, process.pid)
     assert workers.ready() == [os.getpid()]
     assert not list(tmp_path.glob(f"http-{process.pid}*"))

@@ -6,27 +6,28 @@ import asyncio
 import itertools
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
 from light_tts.errors import (
-    Cancelled,
     EmptyText,
     GenerationFailed,
     InvalidInput,
     LightTTSError,
+    Overloaded,
     RequestTimeout,
     StageError,
     Unavailable,
 )
 from light_tts.messages import AudioChunk, Planned, Routed, Sampling, Synthesize
-from light_tts.server import request_state
 from light_tts.server.request_state import RequestState
 from test.server.fake_pipeline import all_audio, samples
 
 
-def _state(timeout_s: float = 5.0) -> RequestState:
-    return RequestState(Synthesize("r", "ipc://x", time.time() + timeout_s, "hello"), 0, time.perf_counter())
+def _state(timeout_s: float = 5.0, noted: Callable[[RequestState], None] = lambda _: None) -> RequestState:
+    request = Synthesize("r", "ipc://x", time.time() + timeout_s, "hello")
+    return RequestState(request, 0, time.perf_counter(), noted)
 
 
 def _chunk(segment: int, index: int, *, last: bool = False) -> AudioChunk:
@@ -195,19 +196,54 @@ def test_audio_that_is_there_is_given_even_past_the_deadline() -> None:
     assert asyncio.run(play()) == samples(0, 0)
 
 
-def test_audio_that_nobody_takes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_state, "MAX_BUFFERED_BYTES", 1000)
+def test_audio_waits_until_its_reader_asks_for_the_next() -> None:
+    async def play() -> None:
+        noted: list[tuple[int, int]] = []
+        state = _state(noted=lambda state: noted.append((state.num_waiting_bytes, state.num_ready_bytes)))
+        state.plan(Planned("r", 1, 5, None))
+        state.add(_chunk(0, 1, last=True))
+        state.add(_chunk(0, 0))
+        assert noted == [(0, 0), (480, 0), (960, 960)]
+        await state.next_audio()
+        assert state.num_waiting_bytes == 960, "it is being sent"
+        await state.next_audio()
+        assert await state.next_audio() is None
+        assert noted[3:] == [(480, 480), (0, 0)]
 
+    asyncio.run(play())
+
+
+def test_a_dropped_request_ends_though_all_its_audio_is_there() -> None:
     async def play() -> None:
         state = _state()
-        for index in range(3):
-            state.add(_chunk(0, index))
-        with pytest.raises(Cancelled, match="too slowly"):
+        state.plan(Planned("r", 1, 5, None))
+        state.add(_chunk(0, 0, last=True))
+        assert await state.all_there() == 480
+        state.drop(Overloaded("too much"))
+        assert state.num_waiting_bytes == 0
+        for ask in (state.next_audio, state.all_there):
+            with pytest.raises(Overloaded):
+                await ask()
+
+    asyncio.run(play())
+
+
+def test_the_time_that_its_reader_is_behind_counts_neither_to_the_deadline_nor_as_silence() -> None:
+    async def play() -> None:
+        state = _state(timeout_s=0.05)
+        state.add(_chunk(0, 0))
+        state.set_behind(True)
+        await asyncio.sleep(0.1)
+        state.add(_chunk(0, 1))
+        state.set_behind(False)
+        assert state.behind_s == pytest.approx(0.1, abs=0.05)
+        assert state.deadline_s == pytest.approx(state.request.deadline_s + state.behind_s)
+        assert state.playback.underrun_s < 0.02
+        assert state.playback.last_s < time.perf_counter() - 0.09
+        await state.next_audio()
+        await state.next_audio()
+        with pytest.raises(RequestTimeout):
             await state.next_audio()
-        taken = _state()
-        for index in range(100):
-            taken.add(_chunk(0, index))
-            await taken.next_audio()
 
     asyncio.run(play())
 

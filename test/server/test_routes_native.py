@@ -152,6 +152,17 @@ def test_what_fails_behind_the_worker_has_its_status_also_when_streaming(
     assert ("Retry-After" in answer.headers) == (code in ("overloaded", "unavailable"))
 
 
+@pytest.mark.parametrize(("field", "sent"), [("prompt_text", "prompt_text"), ("text", "tts_text")])
+def test_text_that_is_too_long_behind_the_worker_is_named_as_it_was_sent(
+    pipeline: FakePipeline, client: TestClient, field: str, sent: str
+) -> None:
+    good = pipeline.script
+    pipeline.script = failing("text_too_long", f"{field} has 1200 tokens, the limit is 1000")
+    answer = client.post("/inference_zero_shot", json={"tts_text": "a"})
+    pipeline.script = good
+    assert (answer.status_code, answer.json()["error"]["param"]) == (413, sent)
+
+
 def test_without_a_stage_the_answer_is_503_before_the_body_is_read(
     pipeline: FakePipeline, client: TestClient
 ) -> None:

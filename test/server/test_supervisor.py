@@ -14,7 +14,7 @@ import pytest
 from light_tts.messages import Drain, PeerLost, PeerReady, Stage
 from light_tts.server.run_dir import http_workers
 from light_tts.server.state import ChildStatus
-from test.server.running_server import processes_of, running_server, wait_for
+from test.server.running_server import Server, processes_of, running_server, wait_for
 
 
 def test_every_process_gets_ready_and_the_llm_learns_of_each_decode_process(tmp_path: Path) -> None:
@@ -195,6 +195,7 @@ def test_a_dead_http_worker_is_replaced_and_its_socket_goes(tmp_path: Path) -> N
         wait_for("first is gone", lambda: first not in http_workers(server.run_dir))
         assert not (server.run_dir / f"http-{first}.ready").exists()
         assert int(server.get().text) != first
+        assert 'light_tts_restarts_total{stage="http"} 1.0' in _metrics_of(server)
 
 
 @pytest.mark.soak
@@ -233,25 +234,44 @@ def test_it_ends_with_the_process_that_it_serves(tmp_path: Path) -> None:
         server.assert_nothing_is_left()
 
 
+def _metrics_of(server: Server) -> str:
+    code = "from light_tts.observe import *; print(exposition(metrics())[0].decode())"
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(server.run_dir / "metrics")}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
 @pytest.mark.soak
-def test_restarts_and_queues_are_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restarts_and_queues_are_metrics(tmp_path: Path) -> None:
     with running_server(tmp_path, orders={"decode-0": "busy"}) as server:
         server.wait_ready()
         os.kill(server.child(Stage.ENCODE).pid, signal.SIGKILL)
         server.wait_replaced(Stage.ENCODE, 0)
         wait_for("busy", lambda: server.child(Stage.DECODE).running == 1)
         time.sleep(0.6)
-        code = "from light_tts.observe import *; print(exposition(metrics())[0].decode())"
-        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(server.run_dir / "metrics")}
-        text = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-        ).stdout
-    lines = text.splitlines()
+        lines = _metrics_of(server).splitlines()
     assert 'light_tts_restarts_total{stage="encode"} 1.0' in lines
     assert 'light_tts_restarts_total{stage="llm"} 0.0' in lines
     assert 'light_tts_running{stage="decode"} 1.0' in lines
     assert 'light_tts_queue_size{stage="llm"} 0.0' in lines
     assert 'light_tts_backend_info{index="0",key="device",stage="llm",value="fake"} 1.0' in lines
+
+
+def test_metrics_of_replaced_processes_are_kept_in_few_files(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        server.wait_ready()
+        stages = (Stage.ENCODE, Stage.LLM, Stage.DECODE)
+        for restart in (1, 2):
+            killed = [server.child(stage).pid for stage in stages]
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            for stage in stages:
+                server.wait_replaced(stage, 0, restart)
+            names = " ".join(path.name for path in (server.run_dir / "metrics").iterdir())
+            assert not [pid for pid in killed if f"_{pid}.db" in names]
+            assert f'light_tts_voice_cache_total{{result="hit"}} {3.0 * (restart + 1)}' in _metrics_of(server)
+        assert len(names.split()) <= 2 + 4 * (3 + 1)  # the sums of the dead, and four of each living process
 
 
 @pytest.mark.soak
