@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from light_tts.llm.sampler import Picker, RasSampler
 from light_tts.llm.scheduler import Scheduler, State, Work
 from light_tts.llm.sequence import FinishReason, SpeechSequence, UniSequence
 from light_tts.llm.silent import SILENT_TOKENS, SilentTokenFilter
-from light_tts.models.kv_cache import SavedKV
+from light_tts.models.kv_cache import KVCache, SavedKV
 from light_tts.models.speech_lm import SpeechLM
 from light_tts.quirks import ReferenceQuirks
 
@@ -86,7 +87,7 @@ class Engine:
         max_of_group: int | None = None,
     ) -> None:
         self._model = model
-        self._cache = model.new_cache(pool_size_tokens, int8=int8_kv)
+        self._cache = self._new_cache(pool_size_tokens, int8_kv)
         self._scheduler: Scheduler[SavedKV] = Scheduler(
             self._cache,
             pool_size_tokens,
@@ -104,6 +105,9 @@ class Engine:
         self._next_id = 0
         self._batch_ids: tuple[int, ...] = ()
         self._events: list[Event] = []  # outlives a step that fails half-way
+
+    def _new_cache(self, num_slots: int, int8: bool) -> KVCache:
+        return self._model.new_cache(num_slots, int8=int8)
 
     @property
     def device(self) -> torch.device:
@@ -224,14 +228,12 @@ class Engine:
         """
         feeds = [Feed(work.symbols, work.kv_start, work.entry.kv_len) for work in batch]
         inputs_embeds, packed = pack(self._model, feeds)
-        hidden = self._model(inputs_embeds, packed, self._cache)
         rows = [row for row, work in zip(packed.last_rows, batch, strict=True) if work.completes]
+        hidden = self._model(inputs_embeds, packed, self._cache, rows)
         if not rows:
             return hidden[:0], []
-        if len(hidden) > len(rows):
-            hidden = hidden[rows]
         scores = self._model.logits(hidden).log_softmax(dim=-1).cpu()  # the step's one wait for the device
-        return scores, scores.isfinite().all(dim=-1).tolist()
+        return scores, np.isfinite(scores.numpy()).all(axis=-1).tolist()
 
     def _sample(self, work: Work[SavedKV], scores: Tensor, finite: bool) -> None:
         sequence, sequence_id = work.entry.sequence, work.entry.sequence_id

@@ -42,10 +42,13 @@ class RasSampler:
 
 
 def torch_draw(generator: torch.Generator) -> Draw:
-    """torch's own way to draw: not by inverse CDF, and it uses up a number of `generator` per probability."""
+    """`torch.multinomial` to the last bit, without its checks: not by inverse CDF, and it uses up a number of
+    `generator` per probability.
+    """
 
     def draw(probabilities: Tensor) -> int:
-        return int(torch.multinomial(probabilities, 1, replacement=True, generator=generator))
+        waits = torch.empty_like(probabilities).exponential_(1, generator=generator)
+        return int(torch.div(probabilities, waits, out=waits).argmax())
 
     return draw
 

@@ -123,6 +123,24 @@ class UniSequence(SpeechSequence):
         if self._max_len == 0:
             self._finish(FinishReason.LENGTH)
 
+    @property
+    def min_len(self) -> int:
+        """Before it has so many speech tokens, `banned_early` may not be sampled."""
+        return self._min_len
+
+    @property
+    def max_len(self) -> int:
+        return self._max_len
+
+    @property
+    def banned_early(self) -> slice:
+        return self._early.banned[0]
+
+    @property
+    def first_stop_id(self) -> int:
+        """This id and those above end the sequence."""
+        return self._cfg.speech_token_size
+
     def next_feed(self) -> list[Symbol] | None:
         return self._feed
 

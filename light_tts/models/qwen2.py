@@ -147,16 +147,16 @@ class FusedLinear:
             row += linear.out_features
         self.product = PackedLinear(weight, bias)  # (N, in) to (N, sum of the layers' outputs)
         self._parameters = linears[0]._parameters
-        self._stamp = _stamp(linears[0].weight)
+        self._stamp = weight_stamp(linears[0].weight)
 
     @property
     def current(self) -> bool:
         """False once `to()`, a loader or an optimiser has given the layers other weights than the joint one."""
         weight = self._parameters["weight"]
-        return weight is not None and _stamp(weight) == self._stamp
+        return weight is not None and weight_stamp(weight) == self._stamp
 
 
-def _stamp(weight: Tensor) -> tuple[int, int]:
+def weight_stamp(weight: Tensor) -> tuple[int, int]:
     """Changes when the numbers do, or move elsewhere."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 

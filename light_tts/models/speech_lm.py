@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from light_tts.models.config import SpeechLMConfig
 from light_tts.models.kv_cache import ForwardBatch, KVCache
 from light_tts.models.qwen2 import FusedLinear, Qwen2Model, project
+from light_tts.models.qwen2_cpu import FlatQwen2
 
 
 class SpeechLM(nn.Module):
@@ -29,6 +30,7 @@ class SpeechLM(nn.Module):
         self.llm_embedding = nn.Embedding(2, hidden) if cfg.version == 2 else None
         self.llm_decoder = nn.Linear(hidden, num_ids, bias=cfg.version == 2)
         self._head: FusedLinear | None = None
+        self._flat: FlatQwen2 | None = None
 
     @property
     def qwen(self) -> Qwen2Model:
@@ -57,14 +59,29 @@ class SpeechLM(nn.Module):
         row = self.cfg.speech_token_size + (0 if name == "sos" else 2)
         return self.speech_embedding.weight[row][None]
 
-    def forward(self, inputs_embeds: Tensor, batch: ForwardBatch, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        batch: ForwardBatch,
+        cache: KVCache | None = None,
+        rows: list[int] | None = None,
+    ) -> Tensor:
         """One pass over the new tokens of several sequences.
 
         inputs_embeds: (N, hidden), packed as `batch` says
         cache: holds earlier tokens and gains the new ones; None where `batch` holds whole sequences
-        Returns (N, hidden) after the final norm.
+        rows: of the result, give only these, each the last row of its sequence; the others may then cost less
+        Returns (N, hidden) after the final norm, or (len(rows), hidden).
         """
-        return self.qwen(inputs_embeds, batch, cache)
+        if (
+            self._flat is not None
+            and cache is not None
+            and not torch.is_grad_enabled()
+            and self._flat.current
+        ):
+            return self._flat(inputs_embeds, batch, cache, rows)
+        hidden = self.qwen(inputs_embeds, batch, cache)
+        return hidden if rows is None else hidden[rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(M, hidden) to (M, speech_token_size + num_extra_ids), float32."""
@@ -78,6 +95,9 @@ class SpeechLM(nn.Module):
         """Make inference faster, and on a CPU independent of what else is in a batch. Call when weights, device and
         dtype stand.
         """
-        self.qwen.fuse()
+        if FlatQwen2.fits(self.qwen):
+            self._flat = FlatQwen2(self.qwen)
+        else:
+            self.qwen.fuse()
         self._head = FusedLinear((self.llm_decoder,))
         return self

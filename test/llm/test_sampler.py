@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from light_tts.llm.request import SamplingParams
-from light_tts.llm.sampler import RasSampler, nucleus, ras_sample
+from light_tts.llm.sampler import RasSampler, nucleus, ras_sample, torch_draw
 from light_tts.llm.sequence import Constraint
 
 
@@ -101,6 +101,19 @@ def test_same_seed_same_tokens_and_other_seeds_others() -> None:
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)
     assert draw(None) != draw(None)
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 8, 16, 25, 729, 6564])
+def test_a_draw_is_torchs_multinomial_and_leaves_its_generator_as_that_does(number: int) -> None:
+    torch.manual_seed(number)
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    draw = torch_draw(generators[0])
+    for _ in range(50):
+        probabilities = torch.rand(number) * (torch.rand(number) > 0.3)
+        probabilities[0] += 1e-3
+        expected = int(torch.multinomial(probabilities, 1, replacement=True, generator=generators[1]))
+        assert draw(probabilities) == expected
+        assert torch.equal(generators[0].get_state(), generators[1].get_state())
 
 
 def test_low_temperature_sharpens() -> None:

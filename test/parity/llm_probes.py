@@ -48,7 +48,7 @@ class Greedy:
 
 @dataclass(slots=True)
 class Trace:
-    """What went through the model, by forward."""
+    """What went through the model, by forward; hidden: of the first alone, all its rows."""
 
     inputs: list[Tensor] = field(default_factory=list)
     batches: list[ForwardBatch] = field(default_factory=list)
@@ -58,9 +58,15 @@ class Trace:
     def attach(self, model: SpeechLM) -> list[torch.utils.hooks.RemovableHandle]:
         return [model.register_forward_hook(self._on_model)]
 
-    def _on_model(self, model: nn.Module, args: tuple[Tensor, ForwardBatch, object], output: Tensor) -> None:
+    def _on_model(
+        self, model: nn.Module, args: tuple[Tensor, ForwardBatch, object, list[int]], output: Tensor
+    ) -> None:
         assert isinstance(model, SpeechLM)
-        self.inputs.append(args[0].clone())
-        self.batches.append(args[1])
-        self.hidden.append(output.clone())
-        self.logits.append(model.logits(output[args[1].last_rows]))
+        inputs, batch, _, _ = args
+        self.inputs.append(inputs.clone())
+        self.batches.append(batch)
+        self.logits.append(model.logits(output))
+        if not self.hidden:
+            # The engine asks for the last row, the recording has them all.
+            whole = model.forward(inputs, batch, model.new_cache(int(batch.slots.max()) + 1))
+            self.hidden.append(whole)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from light_tts.models.vocoder.convolution import PaddedConv1d
 from light_tts.models.vocoder.reach import Reach
+
+NUMPY_THREADS = 2  # up to so many, numpy's sine in one thread is no slower than torch's in all
 
 
 class Snake(nn.Module):
@@ -17,12 +20,26 @@ class Snake(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels))
+        # Decided once: their last bits differ, and a thread may meet another number of threads at another time.
+        self._numpy = torch.get_num_threads() <= NUMPY_THREADS
 
     def forward(self, x: Tensor) -> Tensor:
         alpha = self.alpha.view(1, -1, 1, 1)
         wide = x.to(alpha.dtype)
         # One new tensor, changed in place: on a CPU, fresh memory costs more than arithmetic.
-        return (wide * alpha).sin_().square_().mul_(1 / (alpha + 1e-9)).add_(wide).to(x.dtype)
+        angles = wide * alpha
+        if self._numpy and x.device.type == "cpu" and not torch.is_grad_enabled():
+            squares = _sine_in_place(angles).square_()
+            return torch.addcmul(wide, squares, 1 / (alpha + 1e-9), out=squares).to(x.dtype)
+        return angles.sin_().square_().mul_(1 / (alpha + 1e-9)).add_(wide).to(x.dtype)
+
+
+def _sine_in_place(x: Tensor) -> Tensor:
+    """In less than half the time of torch's, which is longer than all the rest of Snake."""
+    numbers = x.numpy()
+    with np.errstate(invalid="ignore"):
+        np.sin(numbers, out=numbers)
+    return x
 
 
 class ResBlock(nn.Module):
