@@ -81,8 +81,8 @@ class TokenizerSettings:
     weight_rounding: float = 0.5
     precision: str = "int8"  # of the shipped weights: int8 or float16
     cuda_graphs: bool = True  # on CUDA: replay a step as one launch
-    # Milder than the speaker encoder's: nearly half of the crops stay clean. Where nine of ten were changed, and harder,
-    # fewer codes were used, and codes cannot be finer for clean speech than what survives in the worst recording.
+    # Milder than the speaker encoder's: a third of the crops is recorded as it is spoken. Codes cannot be finer for clean
+    # speech than what survives in the worst recording.
     augment: AugmentSettings = field(
         default_factory=lambda: AugmentSettings(
             warped=0.5, room=0.2, equaliser=0.35, band=0.12, noise=0.3, noise_snr_db=(10.0, 40.0), chatter=0.1,
