@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import psutil
@@ -15,9 +17,11 @@ from light_tts.child import Control
 from light_tts.config import ServerConfig
 from light_tts.errors import GenerationFailed, InvalidInput
 from light_tts.llm.backend import LlmBackend, choose_backend
+from light_tts.llm.device_engine import DeviceEngine
 from light_tts.llm.engine import Engine, FailedEvent
 from light_tts.llm.request import LengthLimits, SequenceRequest
 from light_tts.llm.service import LlmService
+from light_tts.llm.tuned_plan import measured_plan
 from light_tts.messages import Message, Stage, ToLlm
 from light_tts.models.bundled import resolve_model_dir
 from light_tts.models.config import SamplingConfig
@@ -34,7 +38,7 @@ logger = logging.getLogger(__name__)
 WAIT_S = 0.2  # the main loop turns at least so often
 MAX_MESSAGES = 1000  # handled per turn
 # Prompt tokens per step where --batch_max_tokens is not given: running speech waits for them, on a CPU some 60 ms.
-PREFILL_TOKENS = {"cpu": 512, "cuda": 8192}
+PREFILL_TOKENS = {"cpu": 512, "cuda": 2048}
 WARM_UP_TEXT = 8
 
 
@@ -124,6 +128,7 @@ def create(config: ServerConfig, run_dir: Path, index: int) -> LlmProcess:
     info = {
         "device": str(device),
         "dtype": dtype_name,
+        "step": backend.step,
         "attention": backend.attention,
         "kv_cache": backend.kv_cache,
         "kv_pool_mb": str(pool_bytes >> 20),
@@ -133,7 +138,18 @@ def create(config: ServerConfig, run_dir: Path, index: int) -> LlmProcess:
 
 
 def engine_of(config: ServerConfig, model: SpeechLM, backend: LlmBackend) -> Engine:
-    return Engine(
+    if backend.step == "device":
+        engine = _engine(partial(DeviceEngine, plan=measured_plan(model)), config, model, backend)
+        engine.capture()
+        return engine
+    return _engine(Engine, config, model, backend)
+
+
+E = TypeVar("E", bound=Engine)
+
+
+def _engine(kind: Callable[..., E], config: ServerConfig, model: SpeechLM, backend: LlmBackend) -> E:
+    return kind(
         model,
         config.max_total_token_num,
         config.gpt_paral_num,
