@@ -1,12 +1,33 @@
-"""Which engine runs the flow's estimator: decided here and nowhere else."""
+"""Which engine runs the flow's estimator and the vocoder: decided here and nowhere else."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import torch
+
+from light_tts.decode.speech_decoder import SpeechDecoder
+from light_tts.models.flow.fast.flow import FastFlow
+from light_tts.models.flow.flow_runner import FlowRunner
+from light_tts.models.flow.guarded_flow import GuardedFlow
+from light_tts.models.flow.tensorrt_engine import load_engine
+from light_tts.models.flow.token_to_mel import Flow
+from light_tts.models.vocoder.fast_hift import FastHiFT
+from light_tts.models.vocoder.hift import HiFT
+from light_tts.observe import metrics
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """compute: of weights, activations and streams' states; residual: of the sums along the estimator's blocks"""
+
+    compute: torch.dtype
+    residual: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +38,67 @@ class FlowBackend:
     reason: str
 
 
-def choose_flow_backend(
-    load_trt: bool, device: str, *, tensorrt_installed: bool | None = None
-) -> FlowBackend:
-    """`torch` wherever TensorRT is not wanted or cannot be had.
+GRAPHS, TENSORRT = "graphs", "tensorrt"
 
-    device: "cpu" or "cuda:N"; tensorrt_installed: None looks
-    There is no TensorRT engine here yet that takes the estimator's streaming state: where the library is installed
-    that is the reason given.
+
+def choose_flow_backend(
+    load_trt: bool, device: str, *, tensorrt_installed: bool | None = None, dtype: str = "auto"
+) -> FlowBackend:
+    """`tensorrt` where it is wanted and installed, else `graphs` on a GPU; `torch` elsewhere and in full precision.
+
+    device: "cpu" or "cuda:N"; tensorrt_installed: None looks; dtype: the flag
     """
     if tensorrt_installed is None:
         tensorrt_installed = find_spec("tensorrt") is not None
+    name = GRAPHS if device.startswith("cuda") and dtype != "float32" else "torch"
     if not load_trt:
-        return FlowBackend("torch", "load_trt is False")
+        return FlowBackend(name, "load_trt is False")
     if not device.startswith("cuda"):
-        return FlowBackend("torch", f"TensorRT needs a GPU, this process runs on {device}")
+        return FlowBackend(name, f"TensorRT needs a GPU, this process runs on {device}")
     if not tensorrt_installed:
-        return FlowBackend("torch", "the package tensorrt is not installed")
-    return FlowBackend("torch", "tensorrt is installed, but has no engine for the streaming estimator here")
+        return FlowBackend(name, "the package tensorrt is not installed")
+    if name != GRAPHS:
+        return FlowBackend(name, f"TensorRT runs in half precision, dtype is {dtype}")
+    return FlowBackend(TENSORRT, "tensorrt is installed; streams run as graphs, which have their states")
+
+
+def half_precision(dtype: str, version: int) -> Precision:
+    """What the fast flow and vocoder compute in. dtype: the flag, "auto" or a half-precision type
+
+    version: of the model, 2 or 3
+    """
+    if dtype == "bfloat16":
+        return Precision(torch.bfloat16, torch.float32)
+    return Precision(torch.float16, torch.float32 if version == 3 else torch.float16)
+
+
+def make_decoder(
+    flow: Flow, vocoder: HiFT, backend: FlowBackend, precision: Precision, pool_bytes: int
+) -> tuple[SpeechDecoder, FlowBackend]:
+    """What the process decodes with, and which backend that turned out to be.
+
+    flow, vocoder: in float32 but for `torch`: the others keep what they need of them in half precision
+    pool_bytes: memory for streams; 0 where each takes its own
+    """
+    if backend.name not in (GRAPHS, TENSORRT):
+        return SpeechDecoder(flow, vocoder), backend
+    recording = threading.Lock()
+    runner: FlowRunner = FastFlow(
+        flow, precision.compute, pool_bytes=pool_bytes, stream_dtype=precision.residual, recording=recording
+    )
+    if backend.name == TENSORRT:
+        runner, backend = _with_tensorrt(flow, runner, backend)
+    return SpeechDecoder(runner, FastHiFT(vocoder, precision.compute, recording=recording)), backend
+
+
+def _with_tensorrt(flow: Flow, runner: FlowRunner, backend: FlowBackend) -> tuple[FlowRunner, FlowBackend]:
+    """Whatever TensorRT objects to, the server starts."""
+    try:
+        estimator = load_engine(flow.decoder.estimator, torch.float16, flow.cfg.output_size)
+    except Exception as error:
+        logger.exception("there is no TensorRT engine")
+        return runner, FlowBackend(GRAPHS, f"TensorRT: {type(error).__name__}: {str(error)[:200]}")
+    return GuardedFlow(flow, estimator, runner, metrics().flow_fallbacks.inc), backend
 
 
 def announce(backend: FlowBackend) -> None:

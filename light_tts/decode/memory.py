@@ -13,11 +13,13 @@ from torch import Tensor
 from light_tts.config import ServerConfig
 from light_tts.decode.budget import StateBudget
 from light_tts.messages import Stage
+from light_tts.models.flow.fast.pool import Lease
 
 CPU_SHARE = 0.5  # of the memory that is free at start, for all decode processes together
 GPU_STATE_SHARE = (
     0.8  # of what a process has besides its weights; the rest is for activations and fragmentation
 )
+POOL_SHARE = 0.9  # of a pool that streams are promised: leases are rounded up, and leave gaps
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -39,10 +41,14 @@ def state_limit_bytes(config: ServerConfig, index: int) -> int:
     return round(max(0.0, min(own, free)) * GPU_STATE_SHARE)
 
 
-def budget_for(config: ServerConfig, index: int) -> StateBudget:
+def budget_for(config: ServerConfig, index: int, pool_bytes: int = 0) -> StateBudget:
     """The budget of a decode process. While a batch of several streams runs, their states exist four times: apart as
     before, stacked, stacked with what is new, and apart again; of a single stream there are the old and the new.
+
+    pool_bytes: memory taken beforehand, in which streams stay where they are and batches copy nothing
     """
+    if pool_bytes:
+        return StateBudget(round(POOL_SHARE * pool_bytes))
     return StateBudget(
         state_limit_bytes(config, index),
         in_flight=config.decode_paral_num * config.decode_max_batch_size,
@@ -61,17 +67,21 @@ def _free_ram() -> int:
 
 
 def state_bytes(state: object) -> int:
-    """Memory of all tensors in dataclasses, tuples and lists; what several share counts once."""
-    storages = {storage.data_ptr(): storage.nbytes() for storage in _storages(state)}
-    return sum(storages.values())
+    """Memory of all tensors in dataclasses, tuples and lists, and of leases; what several share counts once."""
+    sizes = dict(_sizes(state))
+    return sum(sizes.values())
 
 
-def _storages(value: object) -> Iterator[torch.UntypedStorage]:
+def _sizes(value: object) -> Iterator[tuple[int, int]]:
+    """What is held: an identity, and its bytes."""
     if isinstance(value, Tensor):
-        yield value.untyped_storage()
+        storage = value.untyped_storage()
+        yield storage.data_ptr(), storage.nbytes()
+    elif isinstance(value, Lease):
+        yield -1 - value.slot, value.num_bytes
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _storages(item)
+            yield from _sizes(item)
     elif is_dataclass(value):
         for item in fields(value):
-            yield from _storages(getattr(value, item.name))
+            yield from _sizes(getattr(value, item.name))

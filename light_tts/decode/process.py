@@ -12,21 +12,28 @@ import zmq
 
 from light_tts.child import Control
 from light_tts.config import ServerConfig
-from light_tts.decode.backend import FlowBackend, announce, choose_flow_backend
+from light_tts.decode.backend import (
+    GRAPHS,
+    TENSORRT,
+    FlowBackend,
+    announce,
+    choose_flow_backend,
+    half_precision,
+    make_decoder,
+)
 from light_tts.decode.dispatcher import ServiceSettings
+from light_tts.decode.heap import HeapTrimmer, bound_compiled_shapes
 from light_tts.decode.jobs import Done, Job, JobRunner
-from light_tts.decode.memory import budget_for, state_bytes
+from light_tts.decode.memory import budget_for, state_limit_bytes
 from light_tts.decode.scheduler import BatchLimits
-from light_tts.decode.segment import SpokenTokens
 from light_tts.decode.service import DecodeService
-from light_tts.decode.speech_decoder import MAX_BATCH_FRAMES, SpeechDecoder
+from light_tts.decode.speech_decoder import SpeechDecoder
+from light_tts.decode.warm import record_graphs, warm_up
 from light_tts.decode.workers import WorkerPool
 from light_tts.messages import Message, Stage, ToDecode
 from light_tts.models.bundled import resolve_model_dir
-from light_tts.models.flow.flow_state import FlowPrompt
 from light_tts.models.loader import device_of, dtype_of, load_flow, load_vocoder
 from light_tts.models.model_yaml import read_model_config
-from light_tts.models.vocoder.source_noise import SourceNoise
 from light_tts.observe import metrics
 from light_tts.threads import use_threads
 from light_tts.transport import Inbox, Outbox, address
@@ -36,7 +43,6 @@ logger = logging.getLogger(__name__)
 WAIT_S = 0.2  # the main loop turns at least so often
 MAX_MESSAGES = 1000  # handled per turn
 STOP_S = 5.0  # for batches in flight when it is time to stop
-WARM_UP_TOKENS = 53  # two streamed chunks
 
 
 class DecodeProcess:
@@ -50,15 +56,16 @@ class DecodeProcess:
         decoder: SpeechDecoder,
         vocab_size: int,
         backend: FlowBackend,
+        pool_bytes: int = 0,
     ) -> None:
         device = device_of(config.device_of(Stage.DECODE, index))
-        budget = budget_for(config, index)
+        budget = budget_for(config, index, pool_bytes)
         frame_bytes = warm_up(decoder)
         settings = ServiceSettings(
             index=index,
             llm=address(run_dir, Stage.LLM, 0),
             paral=config.decode_paral_num,
-            limits=BatchLimits(config.decode_max_batch_size, MAX_BATCH_FRAMES // 2),
+            limits=BatchLimits(config.decode_max_batch_size, decoder.max_batch_frames // 2),
             bytes_per_frame=frame_bytes,
             vocab_size=vocab_size,
             cache_capacity=config.cache_capacity,
@@ -78,6 +85,7 @@ class DecodeProcess:
         )
         self._service = DecodeService(decoder, settings, budget, metrics(), self._send, self._pool.submit)
         self._outbox = Outbox()
+        self._heap = HeapTrimmer()
         here = address(run_dir, Stage.DECODE, index)
         self._inbox: Inbox[ToDecode] = Inbox(here, ToDecode)  # type: ignore[arg-type]  # a union is no class
 
@@ -105,9 +113,11 @@ class DecodeProcess:
             self._service.handle(message)
         for done in self._pool.results():
             self._service.done(done)
+            self._heap.worked()
         self._service.expire()
         self._service.dispatch()
         self._outbox.forget_silent()
+        self._heap.turn()
 
     def _received(self) -> Iterator[ToDecode]:
         for _ in range(MAX_MESSAGES):
@@ -135,34 +145,23 @@ class DecodeProcess:
 
 def create(config: ServerConfig, run_dir: Path, index: int) -> DecodeProcess:
     """Raises errors of `light_tts.errors.ModelError`, and GenerationFailed for a model that gives no numbers."""
+    bound_compiled_shapes()
     use_threads(max(1, config.threads_per_process // config.decode_paral_num))
     device, dtype = device_of(config.device_of(Stage.DECODE, index)), dtype_of(config.dtype)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     folder = resolve_model_dir(config.model_dir)
     model = read_model_config(folder)
-    backend = choose_flow_backend(config.load_trt, str(device))
-    announce(backend)
+    backend = choose_flow_backend(config.load_trt, str(device), dtype=config.dtype)
+    graphs = backend.name in (GRAPHS, TENSORRT)
+    if graphs:
+        dtype = torch.float32
     flow = load_flow(folder, model.flow, device, dtype)
-    decoder = SpeechDecoder(flow, load_vocoder(folder, model.hift, device, dtype))
-    return DecodeProcess(config, run_dir, index, decoder, model.flow.vocab_size, backend)
-
-
-def warm_up(decoder: SpeechDecoder) -> int:
-    """Decode once each way, so that the first client waits for no one-time work. Returns the bytes of streaming
-    state per mel frame. Raises GenerationFailed if the model gives no numbers.
-    """
-    prompt = FlowPrompt.without_recording(torch.ones(decoder.speaker_size))
-    noise = SourceNoise.seeded(0)
-    decoder.whole([SpokenTokens(torch.arange(WARM_UP_TOKENS), prompt, noise)])
-    stream = decoder.open(prompt, noise)
-    for token in range(WARM_UP_TOKENS):
-        stream.add(token)
-    decoder.advance([stream])
-    per_frame = state_bytes(stream.flow_state) // (stream.flow_state.num_tokens * 2)
-    stream.end()
-    while not stream.finished:
-        decoder.advance([stream])
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return per_frame
+    vocoder = load_vocoder(folder, model.hift, device, dtype)
+    pool_bytes = state_limit_bytes(config, index) if graphs else 0
+    precision = half_precision(config.dtype, model.version)
+    decoder, backend = make_decoder(flow, vocoder, backend, precision, pool_bytes)
+    announce(backend)
+    if graphs:
+        record_graphs(decoder, config.decode_max_batch_size)
+    return DecodeProcess(config, run_dir, index, decoder, model.flow.vocab_size, backend, pool_bytes)

@@ -11,9 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from light_tts.decode.segment import SegmentStream, SpokenTokens
 from light_tts.decode.stream import Chunk, HopPlan, HopSchedule
 from light_tts.errors import GenerationFailed
+from light_tts.models.flow.flow_runner import FlowRunner
 from light_tts.models.flow.flow_state import FlowInput, FlowPrompt, FlowState
-from light_tts.models.flow.token_to_mel import Flow
-from light_tts.models.vocoder.hift import HiFT
 from light_tts.models.vocoder.mel_stretch import MelStretcher, stretch_mel
 from light_tts.models.vocoder.overlap_add import (
     OverlapState,
@@ -22,11 +21,9 @@ from light_tts.models.vocoder.overlap_add import (
     revocode_stream,
 )
 from light_tts.models.vocoder.source_noise import SourceNoise
-from light_tts.models.vocoder.streaming import StreamInput, stream_batch
+from light_tts.models.vocoder.streaming import StreamInput, VocoderRunner, stream_batch
 from light_tts.quirks import ReferenceQuirks
 from light_tts.timing import StageTimes
-
-MAX_BATCH_FRAMES = 3000  # mel frames of one whole-utterance batch, padding and prompts included
 
 
 class SpeechDecoder:
@@ -37,8 +34,8 @@ class SpeechDecoder:
 
     def __init__(
         self,
-        flow: Flow,
-        vocoder: HiFT,
+        flow: FlowRunner,
+        vocoder: VocoderRunner,
         quirks: ReferenceQuirks | None = None,
         plan: HopPlan | None = None,
         times: StageTimes | None = None,
@@ -58,11 +55,27 @@ class SpeechDecoder:
         """Length of a speaker embedding."""
         return self._flow.cfg.spk_embed_dim
 
+    @property
+    def max_batch_frames(self) -> int:
+        """Mel frames of one whole-utterance batch, padding and prompts included."""
+        return self._flow.max_batch_frames
+
+    @property
+    def state_bytes_per_frame(self) -> int | None:
+        """What a stream's flow takes per mel frame, where that is known without trying."""
+        return self._flow.state_bytes_per_frame
+
     @torch.inference_mode()
     def prefill(self, prompt: FlowPrompt) -> FlowState:
         """The part of a voice's work that all its streams share; pass it to `open`."""
         with self._times.measure("flow"):
             return self._flow.prefill_prompt(prompt)
+
+    def record(self, batch: int, tokens: int, streamed: bool) -> None:
+        """Prepare for batches of this shape: rows and new tokens of each, chunks of streams or whole segments."""
+        self._flow.warm([(batch, tokens, streamed)])
+        if not streamed:
+            self._vocoder.warm([(batch, tokens * self._flow.cfg.token_mel_ratio)])
 
     @torch.inference_mode()
     def begin(self, prompt: FlowPrompt) -> FlowState:
@@ -83,7 +96,7 @@ class SpeechDecoder:
         frames = [(len(s.tokens) + len(s.prompt.tokens)) * ratio for s in segments]
         group: list[int] = []
         for index in sorted(range(len(segments)), key=lambda i: frames[i]):
-            if group and frames[index] * (len(group) + 1) > MAX_BATCH_FRAMES:
+            if group and frames[index] * (len(group) + 1) > self._flow.max_batch_frames:
                 yield group
                 group = []
             group.append(index)
@@ -190,14 +203,13 @@ class SpeechDecoder:
 
     def _overlapped(self, stream: SegmentStream, mel: Tensor, finalize: bool) -> Tensor:
         noise, state = stream.next_call_noise(), stream.overlap_state
-        if self._vocoder.causal:
+        vocoder = self._vocoder.oracle
+        if vocoder.causal:
             assert not isinstance(state, OverlapState)
-            wav, stream.overlap_state = revocode_stream(self._vocoder, mel, state, noise, finalize=finalize)
+            wav, stream.overlap_state = revocode_stream(vocoder, mel, state, noise, finalize=finalize)
         else:
             assert not isinstance(state, RevocodeState)
-            wav, stream.overlap_state = overlap_add_stream(
-                self._vocoder, mel, state, noise, finalize=finalize
-            )
+            wav, stream.overlap_state = overlap_add_stream(vocoder, mel, state, noise, finalize=finalize)
         return wav[0].cpu()
 
 

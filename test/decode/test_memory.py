@@ -5,6 +5,7 @@ import torch
 
 from light_tts.config import ServerConfig
 from light_tts.decode.memory import budget_for, state_bytes, state_limit_bytes
+from light_tts.models.flow.fast.pool import PoolShape, StreamPool
 from light_tts.models.vocoder.mel_stretch import MelStretcher
 
 
@@ -23,6 +24,17 @@ def test_on_a_cpu_the_decode_processes_share_half_of_the_free_memory() -> None:
     two = state_limit_bytes(ServerConfig(decode_process_num=2, num_gpus=0), 1)
     assert 0 < one <= psutil.virtual_memory().total / 2
     assert 0.3 * one < two < 0.7 * one  # the machine does other things meanwhile
+
+
+def test_a_pool_has_room_for_what_is_promised_of_it() -> None:
+    shape = PoolShape(1, 1, 4, 1, 2, (), 0, 0, 0, (), torch.float32)
+    pool = StreamPool(shape, 2000, 4, torch.device("cpu"))
+    budget = budget_for(ServerConfig(num_gpus=0), 0, shape.bytes_per_frame * 2000)
+    lease = pool.lend(650)
+    assert lease is not None
+    assert lease.num_bytes == state_bytes((lease, lease)) == 700 * shape.bytes_per_frame
+    assert budget.limit_bytes < 2000 * shape.bytes_per_frame
+    assert budget.copies == 0
 
 
 def test_batches_of_several_copy_their_states() -> None:

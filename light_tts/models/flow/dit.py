@@ -204,4 +204,5 @@ class DiT(nn.Module):
 
 
 def _modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=_NORM_EPS) * (1 + scale) + shift
+    size = int(x.shape[-1])  # a number also where the model is traced for export
+    return F.layer_norm(x, (size,), eps=_NORM_EPS) * (1 + scale) + shift

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from light_tts.models.flow.cfm import SolverState
 from light_tts.models.flow.encoder import EncoderState
+
+if TYPE_CHECKING:
+    from light_tts.models.flow.fast.pool import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,22 @@ class FlowChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What the fast flow keeps of a stream.
+
+    spoken: (num_tokens,) int64 on the CPU, all tokens that are processed, for doing them again
+    lease: None where there was no memory: each chunk then computes all that came before once more
+    parity: which of the lease's two sets of convolution tails is this state's
+    shared: a voice's, which streams copy and never write to
+    """
+
+    spoken: Tensor
+    lease: Lease | None
+    parity: int = 0
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FlowState:
     """One stream between two calls: a value, so that several streams may continue from the same one.
 
@@ -64,7 +84,7 @@ class FlowState:
         chunk, or the part of the prompt beyond the last chunk border
     prompt_mel: (M, 80) in the model's dtype
     speaker: (1, 80) projected speaker embedding
-    encoder, solver: None before the first token is processed
+    encoder, solver: None before the first token is processed, and where `held` keeps the same in preallocated memory
     """
 
     num_tokens: int
@@ -73,6 +93,7 @@ class FlowState:
     speaker: Tensor
     encoder: EncoderState | None = None
     solver: SolverState | None = None
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from light_tts.errors import GenerationFailed
 from light_tts.models.config import DiTConfig, FlowConfig, UNetConfig
-from light_tts.models.flow.cfm import SolverState, solve
+from light_tts.models.flow.cfm import Estimator, SolverState, solve
 from light_tts.models.flow.dit import DiT
 from light_tts.models.flow.encoder import EncoderState, UpsampleConformerEncoder
 from light_tts.models.flow.flow_state import FlowChunk, FlowInput, FlowPrompt, FlowRow, FlowState
@@ -19,6 +19,8 @@ from light_tts.models.flow.lookahead import PreLookaheadLayer
 from light_tts.models.flow.noise import NOISE_FRAMES, fixed_noise
 from light_tts.models.flow.unet import ConditionalUNet
 from light_tts.models.layers.ragged import Frames
+
+MAX_BATCH_FRAMES = 3000
 
 
 class Decoder(nn.Module):
@@ -56,6 +58,16 @@ class Flow(nn.Module):
         return self.cfg.estimator.chunk_size // self.cfg.token_mel_ratio
 
     @property
+    def max_batch_frames(self) -> int:
+        """Mel frames of one call that pay, padding and prompts included."""
+        return MAX_BATCH_FRAMES
+
+    @property
+    def state_bytes_per_frame(self) -> int | None:
+        """Memory of a stream where that is known beforehand."""
+        return None
+
+    @property
     def device(self) -> torch.device:
         return self.input_embedding.weight.device
 
@@ -63,10 +75,12 @@ class Flow(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.input_embedding.weight.dtype
 
-    def forward(self, inputs: Sequence[FlowInput], streaming: bool = False) -> list[Tensor]:
+    def forward(
+        self, inputs: Sequence[FlowInput], streaming: bool = False, estimator: Estimator | None = None
+    ) -> list[Tensor]:
         """Whole utterances; rows may differ in length, voice and `finalize`.
 
-        streaming: chunked attention masks instead of full ones, for all rows
+        streaming: chunked attention masks instead of full ones, for all rows; estimator: in place of the own one
         Returns the speech's mel of each row without the prompt's, (80, frames) float32.
         Raises GenerationFailed for tokens outside the vocabulary and for more than 300 s, ValueError for rows
         that are not final and hold no more than the look-ahead.
@@ -74,8 +88,9 @@ class Flow(nn.Module):
         rows = []
         for item in inputs:
             state = self.start(item.prompt)
-            rows.append(self._row(state, FlowChunk(item.tokens, item.finalize)))
-        mels, _ = self._advance(rows, chunk=self.chunk_size if streaming else 0, keep_state=False)
+            rows.append(self.row(state, FlowChunk(item.tokens, item.finalize)))
+        chunk = self.chunk_size if streaming else 0
+        mels, _ = self._advance(rows, chunk, keep_state=False, estimator=estimator)
         return mels
 
     def stream(
@@ -89,15 +104,13 @@ class Flow(nn.Module):
         Raises ValueError for a chunk that is not final and does not end, without its look-ahead, on a chunk
         border counted from the start of the prompt; otherwise as `forward`.
         """
-        rows = [self._row(state, chunk) for chunk, state in zip(chunks, states, strict=True)]
+        rows = [self.row(state, chunk) for chunk, state in zip(chunks, states, strict=True)]
         for row in rows:
-            end = row.state.num_tokens + row.num_new
-            if not row.finalize and end % self.chunk_size:
-                raise ValueError(
-                    f"chunk ends {end} tokens after the prompt's start (look-ahead not counted), must be a "
-                    f"multiple of {self.chunk_size}"
-                )
+            self.check_border(row)
         return self._advance(rows, self.chunk_size, keep_state=True)
+
+    def warm(self, shapes: Iterable[tuple[int, int, bool]]) -> None:
+        """Prepare for batches of these shapes: rows, new tokens of each, whether of streams. Nothing to do here."""
 
     def start(self, prompt: FlowPrompt) -> FlowState:
         """A stream of which nothing is computed yet."""
@@ -121,16 +134,20 @@ class Flow(nn.Module):
         The rest of the prompt waits in the state and is computed with the first chunk.
         """
         state = self.start(prompt)
-        known = min(
-            len(prompt.tokens) - self.cfg.pre_lookahead_len, len(prompt.mel) // self.cfg.token_mel_ratio
-        )
-        num_new = known // self.chunk_size * self.chunk_size
+        num_new = self.prefill_length(prompt)
         if num_new <= 0:
             return state
         row = FlowRow(state, prompt.tokens, num_new, finalize=False)
         _, (filled,) = self._advance([row], self.chunk_size, keep_state=True)
         assert filled is not None
         return filled
+
+    def prefill_length(self, prompt: FlowPrompt) -> int:
+        """Tokens of a prompt that `prefill_prompt` computes; none where it is not above 0."""
+        known = min(
+            len(prompt.tokens) - self.cfg.pre_lookahead_len, len(prompt.mel) // self.cfg.token_mel_ratio
+        )
+        return known // self.chunk_size * self.chunk_size
 
     def condition(
         self,
@@ -161,7 +178,8 @@ class Flow(nn.Module):
         mu = hidden.transpose(1, 2).repeat_interleave(self.cfg.token_mel_ratio, dim=2)
         return mu, EncoderState(frames.past_lens + frames.new_lens, tail) if keep_state else None
 
-    def _row(self, state: FlowState, chunk: FlowChunk) -> FlowRow:
+    def row(self, state: FlowState, chunk: FlowChunk) -> FlowRow:
+        """What a chunk adds to a stream. Raises ValueError if that is no more than look-ahead."""
         tokens = torch.cat([state.pending, chunk.tokens])
         num_new = len(tokens) - (0 if chunk.finalize else self.cfg.pre_lookahead_len)
         if num_new <= 0 and not chunk.finalize:
@@ -171,15 +189,19 @@ class Flow(nn.Module):
         return FlowRow(state, tokens, num_new, chunk.finalize)
 
     def _advance(
-        self, rows: Sequence[FlowRow], chunk: int, keep_state: bool
+        self,
+        rows: Sequence[FlowRow],
+        chunk: int,
+        keep_state: bool,
+        estimator: Estimator | None = None,
     ) -> tuple[list[Tensor], list[FlowState | None]]:
         """Process `num_new` tokens of each row. Returns mels without the prompt's frames, and next states."""
         for row in rows:
-            self._check(row)
+            self.check(row)
         states = [row.state for row in rows]
         frames = _frames(rows, chunk)
         if frames.num_new == 0:
-            return [self._new_mel(row, row.state.prompt_mel.T.float()[:, :0]) for row in rows], [None] * len(
+            return [self.new_mel(row, row.state.prompt_mel.T.float()[:, :0]) for row in rows], [None] * len(
                 rows
             )
         tokens, context, finalize = self._tokens(rows, frames)
@@ -188,7 +210,7 @@ class Flow(nn.Module):
         mu, encoder = self.condition(tokens, frames, context, finalize, encoder, keep_state)
         noise, cond = self._noise_and_prompt(rows, frames)
         mel, solver = solve(
-            self.decoder.estimator,
+            estimator or self.decoder.estimator,
             noise,
             mu,
             torch.cat([state.speaker for state in states]),
@@ -199,13 +221,22 @@ class Flow(nn.Module):
             SolverState.stack([state.solver for state in states]),
             keep_state,
         )
-        mels = [self._new_mel(row, mel[index].float()) for index, row in enumerate(rows)]
+        mels = [self.new_mel(row, mel[index].float()) for index, row in enumerate(rows)]
         if encoder is None or solver is None:
             return mels, [None] * len(rows)
         following = zip(rows, encoder.split(), solver.split(), strict=True)
         return mels, [_next_state(row, enc, sol) for row, enc, sol in following]
 
-    def _check(self, row: FlowRow) -> None:
+    def check_border(self, row: FlowRow) -> None:
+        """Raise ValueError for a row that goes on, but not from a chunk border."""
+        end = row.state.num_tokens + row.num_new
+        if not row.finalize and end % self.chunk_size:
+            raise ValueError(
+                f"chunk ends {end} tokens after the prompt's start (look-ahead not counted), must be a "
+                f"multiple of {self.chunk_size}"
+            )
+
+    def check(self, row: FlowRow) -> None:
         """Raise GenerationFailed before a bad row can reach the device, where an index error is fatal."""
         largest = int(row.tokens.max()) if len(row.tokens) else 0
         if largest >= self.cfg.vocab_size:
@@ -241,7 +272,7 @@ class Flow(nn.Module):
             cond[index, :, : len(prompt)] = prompt.T
         return noise, cond
 
-    def _new_mel(self, row: FlowRow, mel: Tensor) -> Tensor:
+    def new_mel(self, row: FlowRow, mel: Tensor) -> Tensor:
         """The valid frames of (80, 2 T) that lie beyond the prompt."""
         ratio = self.cfg.token_mel_ratio
         prompt_left = len(row.state.prompt_mel) - row.state.num_tokens * ratio

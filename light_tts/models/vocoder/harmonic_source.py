@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from light_tts.models.config import HiFTConfig
-from light_tts.models.vocoder.source_noise import SourceNoise, draw_noise
+from light_tts.models.vocoder.source_noise import NoiseKeys, SourceNoise, draw_noise
 
 # Rows times frames made at once. It bounds the (samples, harmonics) temporaries: to the cache of a CPU core,
 # and to tens of megabytes on a GPU, where every block costs launches.
@@ -54,7 +54,7 @@ class HarmonicSource(nn.Module):
     def forward(
         self,
         f0: Tensor,
-        noises: Sequence[SourceNoise],
+        noises: Sequence[SourceNoise] | NoiseKeys,
         state: SourceState | None = None,
         start_frames: Sequence[int] | None = None,
         *,
@@ -64,7 +64,8 @@ class HarmonicSource(nn.Module):
 
         f0: (B, T) Hz, continuing where `state` stopped; unless `finalize`, the last `lookahead_frames` are
             only looked at and have to come again
-        noises: one per row; start_frames: the absolute number of each row's first frame, default 0
+        noises: one per row, or their keys; start_frames: the absolute number of each row's first frame, default 0,
+            which it must be with keys
         Returns (B, N) float32, N = samples_per_frame times the frames made, and the state after them.
         """
         blocks = []
@@ -77,7 +78,7 @@ class HarmonicSource(nn.Module):
     def excitations(
         self,
         f0: Tensor,
-        noises: Sequence[SourceNoise],
+        noises: Sequence[SourceNoise] | NoiseKeys,
         state: SourceState,
         start_frames: Sequence[int] | None = None,
         *,
@@ -92,11 +93,18 @@ class HarmonicSource(nn.Module):
             end = min(begin + block, num_frames)
             voiced = f0[:, begin:end] > self.voiced_threshold_hz
             sines, state = self._sines(f0[:, begin : end + self.lookahead_frames], end - begin, state)
-            first_samples = [(start + begin) * self.samples_per_frame for start in starts]
-            noise = draw_noise(
-                noises, first_samples, sines.shape[1], self.num_harmonics, f0.device, gaussian=not self.causal
-            )
+            noise = self._noise(noises, [start + begin for start in starts], sines)
             yield self._mix(sines, noise, voiced), voiced, state
+
+    def _noise(
+        self, noises: Sequence[SourceNoise] | NoiseKeys, first_frames: Sequence[int], sines: Tensor
+    ) -> Tensor:
+        """As many samples as `sines` (B, n, H) has."""
+        _, count, harmonics = sines.shape
+        first = [frame * self.samples_per_frame for frame in first_frames]
+        if isinstance(noises, NoiseKeys):
+            return noises.draw(first[0], count, harmonics, gaussian=not self.causal)
+        return draw_noise(noises, first, count, harmonics, sines.device, gaussian=not self.causal)
 
     def _mix(self, sines: Tensor, noise: Tensor, voiced: Tensor) -> Tensor:
         """Amplitudes by frame: quiet noise under loud sines, or louder noise alone."""

@@ -67,9 +67,20 @@ class HiFT(nn.Module):
         self.m_source.to(torch.float32)
         return self
 
+    @property
+    def oracle(self) -> HiFT:
+        return self
+
+    def warm(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Prepare for whole utterances of these shapes: rows and frames. Nothing to do here."""
+
+    @property
+    def features_dtype(self) -> torch.dtype:
+        return self.conv_pre.weight.dtype
+
     def f0(self, mel: Tensor, mel_lens: Tensor | None = None) -> Tensor:
         """(B, in_channels, T) mel to (B, T) float32 Hz; 0 beyond each row's `mel_lens`."""
-        valid = None if mel_lens is None else _valid(mel_lens, mel)
+        valid = None if mel_lens is None else valid_frames(mel_lens, mel)
         f0 = self.f0_predictor(mel, valid).float()
         return f0 if valid is None else f0 * valid
 
@@ -94,7 +105,7 @@ class HiFT(nn.Module):
         """
         if bool((mel_lens == mel.shape[2]).all()):
             return self.decode(mel, self.source(self.f0(mel), noise))
-        valid = _valid(mel_lens, mel)
+        valid = valid_frames(mel_lens, mel)
         mel = mel * valid[:, None]
         features, source = self.features(mel), self.source(self.f0(mel, mel_lens), noise)
         wav = self.decode_window(features, source, 0, mel.shape[2])
@@ -147,7 +158,7 @@ class HiFT(nn.Module):
             x = stage.run(x, spectrum)
             start += begin
         x = self.conv_post(F.leaky_relu(x)).squeeze(2).float()
-        wav = istft(_polar(x), cfg.istft_n_fft, cfg.istft_hop_len)
+        wav = istft(polar(x), cfg.istft_n_fft, cfg.istft_hop_len)
         wav = wav[:, (first - start) * cfg.samples_per_frame : (last - start) * cfg.samples_per_frame]
         return wav.clamp(-cfg.audio_limit, cfg.audio_limit)
 
@@ -168,14 +179,14 @@ class HiFT(nn.Module):
         return tuple(reversed(reaches))
 
 
-def _polar(x: Tensor) -> Tensor:
+def polar(x: Tensor) -> Tensor:
     """(B, 2 F, T) log magnitudes and sines of phases to (B, 2 F, T) real and imaginary parts."""
     log_magnitude, phase = x.chunk(2, dim=1)
     magnitude, phase = log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase.sin()
     return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
 
 
-def _valid(lens: Tensor, mel: Tensor) -> Tensor:
+def valid_frames(lens: Tensor, mel: Tensor) -> Tensor:
     """(B, T) bool on the device of `mel` (B, C, T): False on right padding."""
     return torch.arange(mel.shape[2], device=mel.device) < lens.to(mel.device)[:, None]
 

@@ -40,6 +40,31 @@ class SourceNoise:
         return cls(recording=noise.flatten(0, -2).float())
 
 
+@dataclass(frozen=True, slots=True)
+class NoiseKeys:
+    """Seeds as the device reads them: what makes noise without any copy from the CPU.
+
+    offset, mask: (B,) int32
+    """
+
+    offset: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, seeds: Sequence[int]) -> NoiseKeys:
+        """On the CPU."""
+        keys = [_keys(seed) for seed in seeds]
+        offset, mask = ([_signed(key[index]) for key in keys] for index in (0, 1))
+        return cls(torch.tensor(offset, dtype=torch.int32), torch.tensor(mask, dtype=torch.int32))
+
+    def draw(self, start: int, num_samples: int, num_harmonics: int, *, gaussian: bool) -> Tensor:
+        """As `draw_noise` for rows that all begin at `start`."""
+        numbers = torch.arange(num_samples * num_harmonics, dtype=torch.int32, device=self.offset.device)
+        counter = numbers + (self.offset[:, None] + _signed(start * num_harmonics))
+        bits = _mix(counter ^ self.mask[:, None]).view(len(self.offset), num_samples, num_harmonics)
+        return _normal(bits) if gaussian else _uniform(bits)
+
+
 def draw_noise(
     noises: Sequence[SourceNoise],
     starts: Sequence[int],

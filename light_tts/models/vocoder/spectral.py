@@ -31,6 +31,29 @@ def istft(spectrum: Tensor, n_fft: int, hop_len: int) -> Tensor:
     return signal[:, half : half + (num_frames - 1) * hop_len]
 
 
+def ragged_stft(signal: Tensor, lens: Tensor, n_fft: int, hop_len: int) -> Tensor:
+    """`stft` of rows that end at `lens` (B,) samples: (B, N) to (B, N // hop_len + 1, n_fft + 2).
+
+    Channels last; undefined beyond a row's own N // hop_len + 1 columns.
+    """
+    half, total = n_fft // 2, signal.shape[1]
+    place = torch.arange(-half, total + half, device=signal.device).abs()
+    mirrored = 2 * lens[:, None].long() - 2 - place
+    place = torch.where(place < lens[:, None], place, mirrored).clamp(0, total - 1)
+    frames = signal.gather(1, place).unfold(1, n_fft, hop_len)
+    return frames @ _analysis(n_fft, signal.device)
+
+
+def ragged_istft(spectrum: Tensor, lens: Tensor, n_fft: int, hop_len: int) -> Tensor:
+    """`istft` of rows that end after `lens` (B,) columns: (B, F, n_fft + 2) to (B, (F - 1) * hop_len)."""
+    num_frames, half = spectrum.shape[1], n_fft // 2
+    inside = (torch.arange(num_frames, device=spectrum.device) < lens[:, None])[:, :, None]
+    frames = torch.where(inside, spectrum, 0.0) @ _synthesis(n_fft, spectrum.device)
+    window_power = inside * _window(n_fft, spectrum.device).square()
+    signal = _overlap_add(frames, hop_len) / _overlap_add(window_power, hop_len).clamp(min=1e-11)
+    return signal[:, half : half + (num_frames - 1) * hop_len]
+
+
 def _overlap_add(frames: Tensor, hop_len: int) -> Tensor:
     """(B, F, n) frames, n a multiple of hop_len, to (B, (F - 1) * hop_len + n)."""
     batch, num_frames, size = frames.shape

@@ -19,7 +19,7 @@ from light_tts.models.vocoder.resblock import ResBlock
 class Stage:
     """The modules of one stage, which the checkpoint keeps in four lists.
 
-    columns_in: input columns per mel frame
+    columns_in: input columns per mel frame; up_rate: output columns per input column
     step: audio samples per output column
     is_last: this stage's output has one column more, as the source spectrum has
     """
@@ -30,6 +30,7 @@ class Stage:
     blocks: tuple[ResBlock, ...]
     lrelu_slope: float
     columns_in: int
+    up_rate: int
     step: int
     is_last: bool
 
@@ -48,6 +49,7 @@ class Stage:
             blocks=tuple(ResBlock(channels, kernel, dilations, causal) for kernel, dilations in shapes),
             lrelu_slope=cfg.lrelu_slope,
             columns_in=prod(cfg.upsample_rates[:index]),
+            up_rate=cfg.upsample_rates[index],
             step=cfg.istft_hop_len * later,
             is_last=index == len(cfg.upsample_rates) - 1,
         )

@@ -11,13 +11,38 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from light_tts.models.vocoder.harmonic_source import SourceState
+from light_tts.models.config import HiFTConfig
+from light_tts.models.vocoder.harmonic_source import HarmonicSource, SourceState
 from light_tts.models.vocoder.hift import HiFT
+from light_tts.models.vocoder.reach import Reach
 from light_tts.models.vocoder.source_noise import SourceNoise
+
+
+class VocoderRunner(Protocol):
+    """`HiFT`, or what does the same faster. Each call is as `HiFT`'s."""
+
+    m_source: HarmonicSource
+
+    @property
+    def cfg(self) -> HiFTConfig: ...
+    @property
+    def oracle(self) -> HiFT: ...
+    @property
+    def reach(self) -> Reach: ...
+    @property
+    def front_reach(self) -> Reach: ...
+    @property
+    def features_dtype(self) -> torch.dtype: ...
+    def f0(self, mel: Tensor, mel_lens: Tensor | None = None) -> Tensor: ...
+    def features(self, mel: Tensor) -> Tensor: ...
+    def decode_window(self, features: Tensor, source: Tensor, first: int, last: int) -> Tensor: ...
+    def synthesize(self, mel: Tensor, mel_lens: Tensor, noise: Sequence[SourceNoise]) -> Tensor: ...
+    def warm(self, shapes: Sequence[tuple[int, int]]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +84,13 @@ class _Progress:
     emitted: int
 
 
-def held_back_frames(model: HiFT) -> int:
+def held_back_frames(model: VocoderRunner) -> int:
     """Frames between the newest mel frame and the newest waveform, while a stream is not finalised."""
     return model.front_reach.right + model.m_source.lookahead_frames + model.reach.right
 
 
 def stream(
-    model: HiFT, mel: Tensor, state: VocoderState | None, noise: SourceNoise, *, finalize: bool
+    model: VocoderRunner, mel: Tensor, state: VocoderState | None, noise: SourceNoise, *, finalize: bool
 ) -> tuple[Tensor, VocoderState | None]:
     """Waveform (1, N) of the frames that became certain with `mel` (1, in_channels, T >= 0), and the state.
 
@@ -75,7 +100,9 @@ def stream(
     return _advance(model, mel, state or _initial_state(model, mel), [noise], finalize)
 
 
-def stream_batch(model: HiFT, inputs: Sequence[StreamInput]) -> list[tuple[Tensor, VocoderState | None]]:
+def stream_batch(
+    model: VocoderRunner, inputs: Sequence[StreamInput]
+) -> list[tuple[Tensor, VocoderState | None]]:
     """`stream` for several streams; those whose windows have equal lengths run as one batch."""
     groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
     settled = _settled_frames(model)
@@ -94,7 +121,7 @@ def stream_batch(model: HiFT, inputs: Sequence[StreamInput]) -> list[tuple[Tenso
 
 
 def _advance(
-    model: HiFT, chunk: Tensor, state: VocoderState, noises: Sequence[SourceNoise], finalize: bool
+    model: VocoderRunner, chunk: Tensor, state: VocoderState, noises: Sequence[SourceNoise], finalize: bool
 ) -> tuple[Tensor, VocoderState | None]:
     """One step of a batch of streams that hold equal amounts of context."""
     # All rows hold equal amounts of context, so what follows from the first row's count holds for all.
@@ -127,7 +154,7 @@ def _advance(
     )
 
 
-def _progress(model: HiFT, received: int, finalize: bool) -> _Progress:
+def _progress(model: VocoderRunner, received: int, finalize: bool) -> _Progress:
     if finalize:
         return _Progress(received, received, received)
     front = max(0, received - model.front_reach.right)
@@ -135,23 +162,23 @@ def _progress(model: HiFT, received: int, finalize: bool) -> _Progress:
     return _Progress(front, source, max(0, source - model.reach.right))
 
 
-def _mel_start(model: HiFT, progress: _Progress) -> int:
+def _mel_start(model: VocoderRunner, progress: _Progress) -> int:
     """The first mel frame that the next frames' f0 and features still depend on."""
     return max(0, progress.front - model.front_reach.left)
 
 
-def _window_start(model: HiFT, progress: _Progress) -> int:
+def _window_start(model: VocoderRunner, progress: _Progress) -> int:
     """The first frame of the next decoder window."""
     return max(0, progress.emitted - model.reach.left)
 
 
-def _settled_frames(model: HiFT) -> int:
+def _settled_frames(model: VocoderRunner) -> int:
     """Frames after which a stream's state no longer grows."""
     return held_back_frames(model) + max(model.reach.left, model.front_reach.left)
 
 
-def _initial_state(model: HiFT, mel: Tensor) -> VocoderState:
-    features = mel.new_zeros(1, model.cfg.base_channels, 0, dtype=model.conv_pre.weight.dtype)
+def _initial_state(model: VocoderRunner, mel: Tensor) -> VocoderState:
+    features = mel.new_zeros(1, model.cfg.base_channels, 0, dtype=model.features_dtype)
     empty = mel.new_zeros(1, 0, dtype=torch.float32)
     return VocoderState((0,), mel[:, :, :0], empty, features, empty, SourceState())
 

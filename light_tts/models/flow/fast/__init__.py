@@ -1,0 +1,1 @@
+"""The flow for GPUs: packed half-precision weights, streams in preallocated memory, solutions as CUDA graphs."""
