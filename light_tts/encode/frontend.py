@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from light_tts.encode.lexicon import InvalidLexicon, Lexicon
 from light_tts.encode.special_tokens import END_OF_PROMPT
 from light_tts.encode.text import TextNormaliser
 from light_tts.encode.tokenizer import TextTokenizer
@@ -40,17 +41,26 @@ class TextFrontend:
         max_chars: int = 10_000,
         max_segment_tokens: int = 160,
         max_prompt_tokens: int = 1000,
+        lexicon: Lexicon | None = None,
     ) -> None:
         """version: 2 or 3; normalise: read numbers, signs and abbreviations in words; max_chars: longest text of one
         request; max_segment_tokens: longest segment, about 30 s of speech; max_prompt_tokens: longest transcript or
-        instruction (nobody says more within 30 s)."""
+        instruction (nobody says more within 30 s); lexicon: of the user, part of normalisation. Raises InvalidLexicon
+        for sounds that the model does not know."""
         self._tokenizer = tokenizer
         self._version = version
         self._controls_in_text = quirks.control_tokens_in_text
         self._max_chars = max_chars
         self._max_prompt_tokens = max_prompt_tokens
+        self._lexicon = lexicon or Lexicon()
+        self._sounds_in_text = normalise and bool(self._lexicon.entries)
+        check_sounds(self._lexicon, tokenizer)
         self._normaliser = TextNormaliser(
-            self._count_tokens, quirks, enabled=normalise, max_segment_tokens=max_segment_tokens
+            self._count_tokens,
+            quirks,
+            enabled=normalise,
+            max_segment_tokens=max_segment_tokens,
+            lexicon=self._lexicon,
         )
 
     @property
@@ -78,7 +88,9 @@ class TextFrontend:
             prefix = self.prefix_ids()
         parts = self._normaliser.split(text, language, self._tags(allow_tags))
         encoded = [(part, self._encode(part, allow_tags)) for part in parts]
-        segments = [Segment(part, prefix + ids, len(prefix)) for part, ids in encoded if ids]
+        segments = [
+            Segment(self._lexicon.written(part), prefix + ids, len(prefix)) for part, ids in encoded if ids
+        ]
         if not segments:
             raise EmptyText(
                 "text holds nothing that can be spoken: no letters or digits that the model knows"
@@ -142,6 +154,20 @@ class TextFrontend:
         return self._encode(piece, allow_tags, continues=not first)
 
     def _encode(self, text: str, allow_tags: bool, continues: bool = False) -> list[int]:
+        if self._sounds_in_text:
+            return self._encode_with_sounds(text, allow_tags, continues)
+        return self._encode_text(text, allow_tags, continues)
+
+    def _encode_with_sounds(self, text: str, allow_tags: bool, continues: bool) -> list[int]:
+        ids: list[int] = []
+        for part, sounds in self._lexicon.parts(text):
+            if sounds:
+                ids += self._tokenizer.sound_ids(sounds)
+            else:
+                ids += self._encode_text(part, allow_tags, continues or bool(ids))
+        return ids
+
+    def _encode_text(self, text: str, allow_tags: bool, continues: bool) -> list[int]:
         return self._tokenizer.encode(
             text,
             allow_control=self._controls_in_text,
@@ -176,6 +202,18 @@ class TextFrontend:
 
     def _encode_system_prompt(self) -> list[int]:
         return self._tokenizer.encode(SYSTEM_PROMPT, allow_control=True)
+
+
+def check_sounds(lexicon: Lexicon, tokenizer: TextTokenizer) -> None:
+    """Raises InvalidLexicon for sounds that the model of this tokenizer cannot be told."""
+    for entry in lexicon.entries:
+        try:
+            tokenizer.sound_ids(entry.sounds)
+        except KeyError as error:
+            raise InvalidLexicon(
+                f"{lexicon.source}:{entry.line}: this model has no token for {error.args[0]!r}; "
+                "a respelling works with every model"
+            ) from error
 
 
 def _check_length(field: str, text: str, limit: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from light_tts.encode.normalise.numbers import (
     MAX_DIGITS,
@@ -16,8 +16,9 @@ from light_tts.encode.normalise.numbers import (
     english_year,
 )
 from light_tts.encode.pronunciation import Pronouncer, single_phonemes
+from light_tts.encode.sounds import phonetic_symbols
 
-_TOKEN = re.compile(r"([\u4e00-\u9fff]+)|([A-Za-z]+(?:'[A-Za-z]+)*)|[^\sA-Za-z\u4e00-\u9fff]")
+_TOKEN = re.compile(r"([\u3400-\u9fff\U00020000-\U0003ffff]+)|([A-Za-z]+(?:'[A-Za-z]+)*)|[^\sA-Za-z]")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _LATIN_WORD = re.compile(r"[A-Za-z]+")
 # "A M", "U S A": the dictionary has the article only.
@@ -48,6 +49,10 @@ class PhonemeEncoder:
         """
         symbols = self.symbols(normalise(_LETTER_A.sub("ay", fold_accents(text))), continues=continues)
         return [self._vocabulary[symbol] for symbol in symbols if symbol in self._vocabulary]
+
+    def sound_ids(self, sounds: Sequence[str]) -> list[int]:
+        """Ids of pinyin and ARPAbet. Raises KeyError with a sound that this voice has no symbol for."""
+        return [self._vocabulary[symbol] for symbol in phonetic_symbols(sounds, self._vocabulary)]
 
     def symbols(self, text: str, *, continues: bool = False) -> list[str]:
         """Symbols of normalised text: a syllable each for Chinese, onset + vowel and coda for English."""
@@ -113,7 +118,7 @@ def fold_accents(text: str) -> str:
 
 def normalise(text: str) -> str:
     """Spell digits, per cent and a few signs as in the voice's training text; everything else is kept."""
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", text).replace("〇", "零")
     num_han = len(_HAN.findall(text))
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     if num_han and num_han >= len(_LATIN_WORD.findall(text)):
@@ -123,8 +128,8 @@ def normalise(text: str) -> str:
 
 def _spell_chinese(text: str) -> str:
     text = re.sub(r"(?<!\d)(\d{4})年", lambda match: f"{chinese_digits(match[1])}年", text)
-    text = re.sub(r"(\d+(?:\.\d+)?)%", r"百分之\1", text)
-    text = re.sub(r"(\d+)\.(\d+)", _chinese_decimal, text)
+    text = re.sub(r"(?<!\d)(\d++(?:\.\d++)?+)%", r"百分之\1", text)
+    text = re.sub(r"(?<!\d)(\d++)\.(\d+)", _chinese_decimal, text)
     return re.sub(r"\d+", lambda match: _chinese_integer(match[0]), text)
 
 
@@ -140,10 +145,12 @@ def _chinese_integer(digits: str) -> str:
 
 
 def _spell_english(text: str) -> str:
-    text = re.sub(r"(\d+(?:\.\d+)?)%", r"\1 percent", text)
+    text = re.sub(r"(?<!\d)(\d++(?:\.\d++)?+)%", r"\1 percent", text)
     text = re.sub(r"\$(\d+)", r"\1 dollars", text)
     text = re.sub(
-        r"(\d+)\.(\d+)", lambda match: f"{_english_integer(match[1])} point {english_digits(match[2])}", text
+        r"(?<!\d)(\d++)\.(\d+)",
+        lambda match: f"{_english_integer(match[1])} point {english_digits(match[2])}",
+        text,
     )
     text = re.sub(r"\b\d{4}\b", lambda match: _english_year(int(match[0])), text)
     text = re.sub(r"\d+", lambda match: f" {_english_integer(match[0])} ", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ _NOT_ACRONYMS = frozenset(
     "it is the and you a i no yes to of in on he we she my me so go do up us all not but now for was how why who oh "
     "ok am are".split()
 )
+_PLURAL_ACRONYM = re.compile("[A-Z]{2,5}s")
 _SIBILANTS = frozenset(["S", "Z", "SH", "CH", "JH", "ZH"])
 _VOICELESS = frozenset(["P", "T", "K", "F", "TH"])
 
@@ -77,18 +79,29 @@ class Pronouncer:
         """Symbols of one word as written, e.g. "It's" or "NASA"."""
         lower = word.lower()
         phonemes = self._dictionary.phonemes(lower)
-        if self._is_acronym(word, phonemes is not None):
-            letters = [self._dictionary.phonemes(letter) or [] for letter in lower]
-            return [symbol for letter in letters for symbol in syllables(letter)]
+        if self._is_acronym(word, phonemes):
+            return self._letters(lower)
+        if phonemes is None and _PLURAL_ACRONYM.fullmatch(word):
+            last = self._letter(lower[-2])
+            return [*self._letters(lower[:-2]), *syllables([*last, *_plural(last[-1]).split()])]
         if phonemes is None:
             return [f"l_{letter}" for letter in lower if "a" <= letter <= "z"]
         return syllables(phonemes)
 
-    @staticmethod
-    def _is_acronym(word: str, known: bool) -> bool:
+    def _letters(self, letters: str) -> list[str]:
+        return [symbol for letter in letters for symbol in syllables(self._letter(letter))]
+
+    def _letter(self, letter: str) -> list[str]:
+        """The letter's name: the dictionary's first A is the article."""
+        return ["EY1"] if letter == "a" else self._dictionary.phonemes(letter) or []
+
+    def _is_acronym(self, word: str, phonemes: list[str] | None) -> bool:
         if not word.isupper() or not 2 <= len(word) <= 5:
             return False
-        return not known or (len(word) <= 3 and word.lower() not in _NOT_ACRONYMS)
+        if phonemes is None or (len(word) <= 3 and word.lower() not in _NOT_ACRONYMS):
+            return True
+        named = [phoneme for letter in word.lower() for phoneme in self._letter(letter)]
+        return _without_stress(named) == _without_stress(phonemes)  # the dictionary spells HTML, too
 
 
 def syllables(phonemes: Sequence[str]) -> list[str]:
@@ -116,6 +129,10 @@ def syllables(phonemes: Sequence[str]) -> list[str]:
 def single_phonemes(symbol: str) -> list[str]:
     """A rare symbol taken apart: "e_NG_AA1" -> ["c_NG", "e_AA1"]."""
     return [f"{'e' if _is_vowel(part) else 'c'}_{part}" for part in symbol.split("_")[1:]]
+
+
+def _without_stress(phonemes: Sequence[str]) -> list[str]:
+    return [phoneme.rstrip("012") for phoneme in phonemes]
 
 
 def _is_vowel(phoneme: str) -> bool:

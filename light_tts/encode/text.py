@@ -8,8 +8,10 @@ from collections.abc import Callable
 import regex
 
 from light_tts.encode import split as product_split
+from light_tts.encode.lexicon import Lexicon
 from light_tts.encode.normalise import chinese, english, reference
 from light_tts.encode.normalise.clean import clean, join_lines
+from light_tts.encode.normalise.markup import plain
 from light_tts.encode.normalise.wetext import Verbaliser
 from light_tts.quirks import ReferenceQuirks
 
@@ -19,6 +21,9 @@ _LETTERS = regex.compile(r"\p{Han}|[\p{L}--\p{Han}][\p{L}\p{M}'’-]*", flags=re
 _NO_HAN = regex.compile(rf"[^\p{{Han}}{_FULL_WIDTH_MARKS}]+")
 _LATIN_WORD = regex.compile(r"[A-Za-z]{2,}")
 _CHINESE_MARKS_ONLY = re.compile("[^A-Za-z]*[，。！？；：、][^A-Za-z]*")
+_HAN_RUN = re.compile("[\u4e00-\u9fff]+")
+_SMALL_WORD = regex.compile(r"(?<![\p{L}\p{N}'])[a-z]{2,}(?![\p{L}\p{N}])")
+_LATIN_ENDS = regex.compile(r"(?s)[^\p{L}\p{N}]*+[A-Za-z].*?[A-Za-z0-9][^\p{L}\p{N}]*+$")
 _LANGUAGES = {"zh": "zh", "cmn": "zh", "yue": "zh", "wuu": "zh", "chinese": "zh", "en": "en", "english": "en"}
 
 OTHER = "other"
@@ -45,6 +50,19 @@ def main_language(text: str) -> str:
     return "zh" if 2 * num_han > len(words) - num_han else "en"
 
 
+def _without_markup(text: str, tags: re.Pattern[str] | None) -> str:
+    parts = tags.split(text) if tags else [text]
+    return "".join(part if index % 2 else plain(part) for index, part in enumerate(parts))
+
+
+def _is_english_with_names(sentence: str) -> bool:
+    """An English sentence with a Chinese name in it: it begins and ends in Latin letters, some of them small words."""
+    runs = len(_HAN_RUN.findall(sentence))
+    if not runs or not _LATIN_ENDS.match(sentence):
+        return False
+    return len(_SMALL_WORD.findall(sentence)) >= runs and main_language(_HAN_RUN.sub("名", sentence)) == "en"
+
+
 class TextNormaliser:
     """Reads numbers, signs and abbreviations in words, and cuts text into segments. Safe to share by threads."""
 
@@ -56,15 +74,18 @@ class TextNormaliser:
         enabled: bool = True,
         max_segment_tokens: int = 160,
         reference_backend: str = "none",
+        lexicon: Lexicon | None = None,
     ) -> None:
         """count_tokens: how long text is for the language model; enabled: False leaves the text as it is written;
-        reference_backend: what reads numbers in reference mode, "none" or "wetext"."""
+        reference_backend: what reads numbers in reference mode, "none" or "wetext"; lexicon: words of the user, in all
+        but reference mode."""
         self._count_tokens = count_tokens
         self._quirks = quirks
         self._enabled = enabled
         self._max_segment_tokens = max_segment_tokens
         self._reference_backend = reference_backend
         self._verbaliser = Verbaliser()
+        self._lexicon = lexicon or Lexicon()
 
     def normalise(self, text: str, language: str | None = None, tags: re.Pattern[str] | None = None) -> str:
         """`text` as it is spoken, in one piece. tags: what is no text and stays as it is, in one group."""
@@ -73,7 +94,7 @@ class TextNormaliser:
         if self._quirks.split_inside_numbers:
             return self._as_reference(text)
         spoken = language_of(text, language)
-        text = join_lines(clean(text), spoken == "zh")
+        text = join_lines(clean(_without_markup(text, tags)), spoken == "zh")
         return self._read_around_tags(text, spoken, tags).strip().lstrip(" ，、,")
 
     def split(self, text: str, language: str | None = None, tags: re.Pattern[str] | None = None) -> list[str]:
@@ -93,7 +114,7 @@ class TextNormaliser:
         if not self._enabled or self._bypassed(piece):
             return piece
         spoken = language_of(piece, language)
-        core = clean(piece).replace("\n", " ")
+        core = clean(_without_markup(piece, tags)).replace("\n", " ")
         core = self._read_around_tags(core.strip(), spoken, tags)
         lead = " " if piece[:1].isspace() and not _HAN.match(core) else ""
         trail = " " if piece[-1:].isspace() and core and core[-1].isascii() else ""
@@ -110,15 +131,25 @@ class TextNormaliser:
 
     def _read_around_tags(self, text: str, spoken: str, tags: re.Pattern[str] | None) -> str:
         parts = tags.split(text) if tags else [text]
-        return "".join(part if index % 2 else self._read(part, spoken) for index, part in enumerate(parts))
+        return "".join(
+            part if index % 2 else self._read(self._lexicon.apply(part), spoken)
+            for index, part in enumerate(parts)
+        )
 
     def _read(self, text: str, spoken: str) -> str:
         if spoken == "en":
             return english.read(text, self._verbaliser)
         if spoken != "zh":
             return text
-        text = _NO_HAN.sub(self._read_english_run, text)
+        parts = product_split.sentences(text, True)
+        text = "".join(self._read_sentence(part) for part in parts)
         return chinese.read(text, self._verbaliser)
+
+    def _read_sentence(self, sentence: str) -> str:
+        """English in a sentence that may be Chinese; the Chinese rules come later, for the whole text."""
+        if _is_english_with_names(sentence):
+            return english.read(sentence, self._verbaliser)
+        return _NO_HAN.sub(self._read_english_run, sentence)
 
     def _read_english_run(self, match: regex.Match[str]) -> str:
         """An English sentence within Chinese text; a single name with a number belongs to the Chinese around it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from tokenizers import Tokenizer
 
 from light_tts.encode.phonemes import PhonemeEncoder
+from light_tts.encode.sounds import bracketed_tokens
 from light_tts.encode.special_tokens import END_OF_PROMPT, is_delivery_tag, special_tokens
 from light_tts.encode.tokenizer_files import read_tokenizer_files, vocabulary_size
 from light_tts.errors import InvalidModelConfig
@@ -84,6 +85,12 @@ class TextTokenizer:
             elif part:
                 ids += self._encoder.encode(part, continues=continues or bool(ids))
         return ids
+
+    def sound_ids(self, sounds: Sequence[str]) -> list[int]:
+        """Ids of pinyin and ARPAbet, see `lexicon`. Raises KeyError with a sound that the model has no token for."""
+        if isinstance(self._encoder, PhonemeEncoder):
+            return self._encoder.sound_ids(sounds)
+        return [self.special_ids[token] for token in bracketed_tokens(sounds, self.special_ids)]
 
     def honoured(self, *, allow_control: bool = False, allow_tags: bool = False) -> re.Pattern[str] | None:
         """Matches, in its one group, the special tokens that `encode` would honour; None if there are none."""

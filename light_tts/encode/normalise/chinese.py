@@ -5,6 +5,7 @@ from __future__ import annotations
 import regex
 
 from light_tts.encode.normalise import chinese_words as words
+from light_tts.encode.normalise.chinese_names import ADDRESSES, LAST, NAMES
 from light_tts.encode.normalise.chinese_quantities import AMOUNTS, CODES, DATES, spell
 from light_tts.encode.normalise.english_abbreviations import TITLE_RULES
 from light_tts.encode.normalise.numbers import chinese_cardinal, chinese_digits, chinese_number
@@ -12,14 +13,6 @@ from light_tts.encode.normalise.rules import NUMBER, Rule, alternatives, apply_a
 from light_tts.encode.normalise.wetext import Verbaliser
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
-
-
-def _address(match: regex.Match[str]) -> str:
-    text = regex.sub(r"^(?:https?|ftp)://", "", match[0]).rstrip("./")
-    end = "。" if match[0].endswith(".") else ""
-    for sign, word in {"@": "艾特", ".": "点", "/": "斜杠", "-": "杠", "_": "下划线"}.items():
-        text = text.replace(sign, word)
-    return regex.sub(r"[0-9]+", lambda digits: chinese_digits(digits[0]), text) + end
 
 
 def _fraction(match: regex.Match[str]) -> str | None:
@@ -77,7 +70,11 @@ _NUMBERS = (
         spaced=False,
     ),
     Rule(r"(?i)(?<!\p{Latin})no\.\s?(?=[0-9])", "第", spaced=False),
-    Rule(r"第\s?\K([0-9]{1,12})(?![0-9.])", lambda match: chinese_cardinal(int(match[1])), spaced=False),
+    Rule(
+        r"第\s?\K([0-9]{1,3}(?:,[0-9]{3}){1,3}|[0-9]{1,12})(?![0-9.]|,[0-9])",
+        lambda match: chinese_cardinal(int(match[1].replace(",", ""))),
+        spaced=False,
+    ),
     Rule(r"(?<=[0-9])\s?[xX]\s?(?=[0-9])", "乘", spaced=False),
     Rule(r"(?<=\p{Latin}[0-9]{1,4})-(?=[0-9])", "杠", spaced=False),
     Rule(rf"(?<={alternatives(words.MODEL_NAMES)})-(?=[0-9])", "", spaced=False),
@@ -88,7 +85,7 @@ _NUMBERS = (
         spaced=False,
     ),
     Rule(
-        rf"{_BEFORE_SIGN}\s?([+×÷=<>≥≤≈])\s?{_AFTER_SIGN}|(?<=[0-9)²³])\s?([-*])\s?(?=-?[0-9(])",
+        rf"{_BEFORE_SIGN}\s?([+×÷=<>≥≤≈≠])\s?{_AFTER_SIGN}|(?<=[0-9)²³])\s?([-*])\s?(?=-?[0-9(])",
         _operator,
         spaced=False,
     ),
@@ -112,21 +109,6 @@ _NUMBERS = (
     Rule(r"(?<=[零一二三四五六七八九十百千万亿])\+(?![\p{Latin}0-9])", "加", spaced=False),
 )
 
-_ADDRESSES = (
-    Rule(r"(?i)(?<![\p{Latin}0-9])(?:https?|ftp)://[\x21-\x7e]+", _address, spaced=False),
-    Rule(
-        r"(?i)(?<![\p{Latin}0-9.@-])[a-z0-9_.+-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,4}",
-        _address,
-        spaced=False,
-    ),
-    Rule(
-        r"(?i)(?<![\p{Latin}0-9.@-])(?:www\.)?[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,3}"
-        r"\.(?:com|org|net|edu|gov|io|ai|cn|co|tv|cc)(?![\p{Latin}0-9@]|\.[a-z0-9])(?:/[\x21-\x7e]*)?",
-        _address,
-        spaced=False,
-    ),
-)
-
 _SIGNS = (
     Rule(r"(?<=\p{Latin})\s?&\s?(?=\p{Latin})", " and ", spaced=False),
     Rule(r"\s?&\s?", "和", spaced=False),
@@ -140,7 +122,7 @@ _SIGNS = (
     Rule(r"[（(]\s*(?=\p{Han})|(?<=\p{Han})\s*[)）](?![，。！？；：、,.!?;:…”’》】]|$)", "，", spaced=False),
     Rule(r"[（）()【】\[\]]", "", spaced=False),
     Rule(r"[~～]+", "", spaced=False),
-    Rule(r"(?<=[，。！？；：、,!?;:])\s?，|，(?=[，。！？；：、])", "", spaced=False),
+    Rule(r"(?<=[，。！？；：、,!?;:])\s?，|，(?=[。！？；：、])", "", spaced=False),
     Rule(
         r"(?<=\p{Han})\s+(?=\p{Han})|(?<=\p{Han}|[，。！？；：、…”’])\s+|(?<![.!?,;:])\s+(?=\p{Han})|\s+(?=[，。！？；：、…“‘])",
         "",
@@ -151,8 +133,8 @@ _SIGNS = (
 
 def read(text: str, verbaliser: Verbaliser) -> str:
     """Chinese text with all that is not a word or punctuation read in characters; English words stay."""
-    for rules in (_ADDRESSES, TITLE_RULES, CODES, DATES, AMOUNTS):
+    for rules in (ADDRESSES, NAMES, TITLE_RULES, CODES, DATES, AMOUNTS):
         text = apply_all(rules, text)
     text = verbaliser.units(text, "zh")
-    text = apply_all(_SIGNS, apply_all(_NUMBERS, text))
+    text = apply_all(_SIGNS, apply_all(LAST, apply_all(_NUMBERS, text)))
     return regex.sub(r" {2,}", " ", text)

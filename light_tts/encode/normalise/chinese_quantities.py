@@ -111,6 +111,12 @@ CODES = (
         rf"[0-9]{{3,4}}-?[0-9]{{4}}(?:-[0-9]{{1,4}})?{_CODE_END}",
         _groups,
     ),
+    Rule(rf"{_FREE}\+[0-9]{{1,3}}(?:[ -]\(?[0-9]{{2,5}}\)?){{2,6}}{_CODE_END}", _groups),
+    Rule(
+        r"(?<=[零幺二三四五六七八九])\s?(?:转|分机)\s?\K[0-9]{1,6}(?![0-9.度°圈])",
+        lambda match: spell(match[0]),
+        spaced=False,
+    ),
     Rule(rf"{_FREE}[48]00[ -][0-9]{{3,4}}[ -][0-9]{{3,4}}{_CODE_END}", _groups),
     Rule(
         rf"{alternatives(words.DIGIT_CONTEXTS)}(?:号码|号)?[是为：:\s]{{0,4}}\K([A-Za-z]*)([0-9]{{3,}}+)"

@@ -10,7 +10,7 @@ _HALF_WIDTH = str.maketrans(
     {chr(code): chr(code - 0xFEE0) for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()}
     | dict(zip("％＄＋－＝＠＆／＃＊．＜＞", "%$+-=@&/#*.<>", strict=True))
     | {"\u3000": " ", "\u00a0": " ", "\t": " ", "\r": "\n", "\v": "\n", "\f": "\n", "\x85": "\n"}
-    | {"\u2028": "\n", "\u2029": "\n\n", "−": "-", "‐": "-", "‑": "-", "‒": "–", "µ": "μ"}
+    | {"\u2028": "\n", "\u2029": "\n\n", "〇": "零", "−": "-", "‐": "-", "‑": "-", "‒": "–", "µ": "μ"}
     | {
         "℃": "°C",
         "℉": "°F",
@@ -29,9 +29,15 @@ _UNSEEN = regex.compile(
     r"(?<![\p{L}\p{M}])[\u200c\u200d]|[\u200c\u200d](?![\p{L}\p{M}])|[\p{Cf}--[\u200c\u200d]]|[\p{Cc}--\n]|[\p{Co}\p{Cn}]",
     regex.VERSION1,
 )
+# Letters of formulas and ornament, ligatures, Han characters of radicals and of old character sets.
+_OTHER_FORM = regex.compile(
+    r"[\U0001d400-\U0001d7ff\ufb00-\ufb06\u2e80-\u2fd5\uf900-\ufaff\U0002f800-\U0002fa1f]"
+)
+_OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.VERSION1)
 _COMPOSED_NUMBER = regex.compile(r"[\p{No}\p{Nl}--[²³\u2070-\u209f\u00b9\u3007]]", regex.VERSION1)
 _PICTURES = regex.compile(
-    r"[\p{So}\p{Sk}\p{Emoji_Presentation}--[°^`]][\p{Emoji_Modifier}\ufe0e\ufe0f\u20e3]*|[\ufe0e\ufe0f\u20e3]",
+    r"(?!(?<=[0-9] ?)[★⭐])[\p{So}\p{Sk}\p{Emoji_Presentation}--[°^`©]][\p{Emoji_Modifier}\ufe0e\ufe0f\u20e3]*"
+    r"|[\ufe0e\ufe0f\u20e3]",
     regex.VERSION1,
 )
 _EMPHASIS = regex.compile(r"(?<!\w)(?:\*{1,3}|_{1,3}|~~)(?=\S)|(?<=\S)(?:\*{1,3}|_{1,3}|~~)(?!\w)")
@@ -50,6 +56,8 @@ def clean(text: str) -> str:
     """Text with one way to write each thing: no invisible characters or pictures, ASCII digits and letters for
     full-width ones, plain spaces. Line breaks stay."""
     text = text.encode("utf-8", "ignore").decode("utf-8").translate(_HALF_WIDTH)
+    text = _OTHER_FORM.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+    text = _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
     text = _UNSEEN.sub("", text)
     text = _COMPOSED_NUMBER.sub(_plain_number, text)
     text = _PICTURES.sub(" ", _EMPHASIS.sub("", _BACKTICKS.sub("", text)))
@@ -68,6 +76,7 @@ def _plain_number(match: regex.Match[str]) -> str:
         plain = unicodedata.normalize("NFKC", char).replace("⁄", "/")
     if unicodedata.category(char) == "No" and "\u2460" <= char <= "\u2793":  # circled: the number of an item
         plain += ", "
+        return f", {plain}" if match.string[: match.start()].rstrip()[-1:].isalnum() else plain
     return f" {plain}" if before.isascii() and before.isalnum() else plain
 
 

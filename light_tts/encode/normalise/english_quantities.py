@@ -24,6 +24,12 @@ _MAGNITUDE = (
 )
 
 
+_ARTICLE = regex.compile(r"(?<!\p{L})[Aa]n?\s$")
+_NOUN = regex.compile(
+    r"\s(?!(?:or|and|per|a|an|in|on|at|to|for|each|the|of|is|was|if|by|with|as|from)\b)\p{L}"
+)
+
+
 def _sign(match: regex.Match[str]) -> str:
     return "minus " if match["sign"] else ""
 
@@ -35,7 +41,13 @@ def _amount(match: regex.Match[str]) -> str:
 
 
 def _is_one(match: regex.Match[str]) -> bool:
-    return match["low"] is None and match["high"] == "1"
+    """One of a thing, or a measure that describes one: "a 60 W bulb"."""
+    return (match["low"] is None and match["high"] == "1") or _describes(match)
+
+
+def _describes(match: regex.Match[str]) -> bool:
+    before = match.string[max(0, match.start() - 3) : match.start()]
+    return _ARTICLE.search(before) is not None and _NOUN.match(match.string[match.end() :][:12]) is not None
 
 
 def _digits(text: str) -> str:
@@ -58,14 +70,16 @@ def _money(match: regex.Match[str]) -> str:
     magnitude = match["magnitude"] or ""
     if magnitude:
         name = words.MAGNITUDES.get(magnitude, magnitude.strip())
-        return f"{_amount(match)} {name} {many}"
+        return f"{_amount(match)} {name} {one if _describes(match) else many}"
     whole, _, cents = match["high"].replace(",", "").partition(".")
     if match["low"] or len(cents) != 2 or not part:
         return f"{_amount(match)} {one if _is_one(match) else many}"
     small = f"{english_cardinal(int(cents))} {part if int(cents) == 1 else parts}" if int(cents) else ""
     if not int(whole) and small:
         return small
-    return f"{english_number(whole)} {one if whole == '1' else many}" + (f" and {small}" if small else "")
+    return f"{english_number(whole)} {one if whole == '1' or _describes(match) else many}" + (
+        f" and {small}" if small else ""
+    )
 
 
 def _unit(match: regex.Match[str]) -> str | None:
@@ -150,6 +164,10 @@ PHONES = (
     ),
     Rule(r"\b[A-Z]{2} \K[0-9]{5}(?:-[0-9]{4})?(?![\w,.-]*[0-9])", _spelled),  # an American postal code
     Rule(
+        r"(?i)\b(?:call|dial|phone|text)\s[0-9]{3}\sor\s\K[0-9]{3}(?![\w.,:%-]*[0-9]|\s+(?:people|times))",
+        lambda match: english_digits(match[0]),
+    ),
+    Rule(
         r"(?i)\b(?:call|dial|dialed|dialled|phone|text)\s\K[0-9]{3,6}(?![\w.,:%-]*[0-9]|\s+(?:people|times))",
         lambda match: english_digits(match[0]),
     ),
@@ -199,6 +217,7 @@ AMOUNTS = (
         r"(?<![\p{L}0-9.])([0-9]{1,3}(?:,[0-9]{3}){0,4}|[0-9]{1,12})(?:st|nd|rd|th)(?![\p{L}0-9])",
         lambda match: english_ordinal(int(match[1].replace(",", ""))),
     ),
+    Rule(rf"(?<![\p{{L}}\p{{N}}])-\s?(?={_CURRENCY}\s?[0-9])", "minus ", spaced=False),
     Rule(
         rf"(?<!\p{{L}})(?P<currency>{_CURRENCY})\s?(?:(?P<low>{NUMBER})\s?(?:[-–—~]|to)\s?(?:{_CURRENCY})?)?"
         rf"(?P<high>{NUMBER}){_MAGNITUDE}",

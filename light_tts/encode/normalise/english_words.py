@@ -32,9 +32,13 @@ BEFORE_NUMBER = {
     "Ch": "chapter", "ch": "chapter", "Fig": "figure", "fig": "figure", "Figs": "figures", "figs": "figures",
     "p": "page", "pp": "pages", "Sec": "section", "sec": "section", "Apt": "apartment", "apt": "apartment",
     "Ste": "suite", "Ext": "extension", "ext": "extension", "Rm": "room", "Eq": "equation", "eq": "equation",
-    "Ver": "version", "ver": "version", "Pt": "part", "ca": "circa", "approx": "approximately",
+    "Bldg": "building", "bldg": "building", "Ver": "version", "ver": "version",
+    "Pt": "part", "ca": "circa", "approx": "approximately",
     "Approx": "approximately", "Art": "article",
 }  # fmt: skip
+
+ROMAN_NOT_NUMBERED = frozenset("In At On The From To Near And Of For Malcolm Vitamin Start Give Stop".split())
+"""Before II, III and the like these are no titles."""
 
 ANYWHERE = {
     "vs": "versus", "Vs": "versus", "etc": "et cetera", "approx": "approximately", "Jr": "Junior",
@@ -104,13 +108,13 @@ ONLY_GLUED = frozenset(["s", "h", "V", "W", "M", "l"])
 
 # unit, units, part, parts
 CURRENCIES = {
-    "$": ("dollar", "dollars", "cent", "cents"), "US$": ("US dollar", "US dollars", "cent", "cents"),
+    "$": ("dollar", "dollars", "cent", "cents"), "US$": ("U S dollar", "U S dollars", "cent", "cents"),
     "HK$": ("Hong Kong dollar", "Hong Kong dollars", "cent", "cents"),
     "A$": ("Australian dollar", "Australian dollars", "cent", "cents"),
     "C$": ("Canadian dollar", "Canadian dollars", "cent", "cents"), "£": ("pound", "pounds", "penny", "pence"),
     "€": ("euro", "euros", "cent", "cents"), "¥": ("yen", "yen", "", ""), "￥": ("yuan", "yuan", "", ""),
     "₹": ("rupee", "rupees", "paisa", "paise"), "₩": ("won", "won", "", ""),
-    "USD": ("US dollar", "US dollars", "cent", "cents"), "EUR": ("euro", "euros", "cent", "cents"),
+    "USD": ("U S dollar", "U S dollars", "cent", "cents"), "EUR": ("euro", "euros", "cent", "cents"),
     "GBP": ("pound", "pounds", "penny", "pence"), "CNY": ("yuan", "yuan", "", ""),
     "RMB": ("yuan", "yuan", "", ""), "JPY": ("yen", "yen", "", ""),
     "Rs": ("rupee", "rupees", "", ""), "Rs.": ("rupee", "rupees", "", ""),
