@@ -42,6 +42,30 @@ class VoiceNotFound(InvalidInput):
     code = "voice_not_found"
 
 
+class VoiceExists(InvalidInput):
+    """A voice of that name is there already."""
+
+    code = "voice_exists"
+
+
+class TooManyVoices(InvalidInput):
+    """As many voices are registered as may be."""
+
+    code = "too_many_voices"
+
+
+class VoiceMismatch(InvalidInput):
+    """A voice was encoded for another model than the one that is served."""
+
+    code = "voice_mismatch"
+
+
+class ConsentRequired(InvalidInput):
+    """A voice was to be registered without its speaker's consent."""
+
+    code = "consent_required"
+
+
 class ModelError(LightTTSError):
     """A model directory cannot be used."""
 
@@ -151,11 +175,15 @@ STATUS = MappingProxyType(
         "invalid_audio": 400,
         "prompt_too_short": 400,
         "invalid_body": 400,
+        "consent_required": 400,
         "voice_not_found": 404,
         "model_not_found": 404,
         "not_found": 404,
         "method_not_allowed": 405,
         "body_timeout": 408,
+        "voice_exists": 409,
+        "too_many_voices": 409,
+        "voice_mismatch": 409,
         "text_too_long": 413,
         "prompt_too_long": 413,
         "body_too_large": 413,

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from light_tts.voice_info import VoiceInfo
+
 
 class Stage(StrEnum):
     """The kinds of processes below the supervisor."""
@@ -85,6 +87,28 @@ class Abort(Message, frozen=True):
     """
 
     request_id: str
+
+
+class StoreVoices(Message, frozen=True):
+    """Voices to be registered: exactly one of `recording`, `blend` and `archive`. Answered by VoicesStored or
+    RequestFailed.
+
+    info: what is known of the voice; of an archive its voices have names of their own
+    recording: the uploaded file as it came
+    blend: names of voices with their weights; prompt_of: whose recording the blend speaks on from, None: nobody's
+    archive: CosyVoice's spk2info.pt; labels: those to import of it, each with its name here; empty: all
+    """
+
+    request_id: str
+    reply_to: str
+    deadline_s: float
+    info: VoiceInfo
+    recording: bytes | None = None
+    blend: tuple[tuple[str, float], ...] = ()
+    prompt_of: str | None = None
+    archive: bytes | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    replace: bool = False
 
 
 # --- HTTP worker -> LLM process
@@ -226,6 +250,13 @@ class AudioChunk(Message, frozen=True):
     num_tokens: int = 0
 
 
+class VoicesStored(Message, frozen=True):
+    """From the encode process: these are on disk, and every process finds them."""
+
+    request_id: str
+    voices: tuple[VoiceInfo, ...]
+
+
 class RequestFailed(Message, frozen=True):
     """The request's final message. code: of `light_tts.errors`; the stages behind have been told to abort it."""
 
@@ -294,12 +325,8 @@ class Drain(Message, frozen=True):
     """From the supervisor to HTTP workers: finish what is accepted, refuse the rest."""
 
 
-class VoicesChanged(Message, frozen=True):
-    """From an HTTP worker to every encode process: registered voices were added, replaced or removed."""
-
-
-ToEncode = Synthesize | TextAppend | Abort | VoicesChanged
+ToEncode = Synthesize | TextAppend | Abort | StoreVoices
 ToLlm = LlmTask | TextIds | Abort | Pace | SegmentClosed | PeerLost | PeerReady
 ToDecode = DecodeOpen | SpeechTokens | Abort
-ToHttp = Planned | Routed | AudioChunk | RequestFailed | PeerLost | Drain
+ToHttp = Planned | Routed | AudioChunk | VoicesStored | RequestFailed | PeerLost | Drain
 ToSupervisor = Ready | Heartbeat | StartFailed

@@ -12,6 +12,7 @@ import msgspec
 from light_tts.config import ServerConfig
 from light_tts.encode.audio import AudioLimits
 from light_tts.encode.frontend import TextFrontend
+from light_tts.encode.lexicon import Lexicon
 from light_tts.encode.planner import Planner
 from light_tts.encode.prompt_encoder import PromptEncoder
 from light_tts.encode.sender import Sender
@@ -19,6 +20,7 @@ from light_tts.encode.service import EncodeService
 from light_tts.encode.tokenizer import TextTokenizer
 from light_tts.encode.voice_catalog import VoiceCatalog
 from light_tts.encode.voices import VoiceStore
+from light_tts.encode.voices_told import write_own_voices
 from light_tts.messages import Stage, ToEncode
 from light_tts.models.bundled import resolve_model_dir
 from light_tts.models.config import ModelConfig
@@ -55,6 +57,7 @@ class EncodeProcess:
         planner = Planner(*_frontends(config, folder, model), catalog)
         catalog.prepare()
         voices = catalog.list()
+        write_own_voices(run_dir, catalog.own_voices())
         self._info = {
             "device": "cpu",
             "threads": f"{config.encode_paral_num} x {threads}",
@@ -112,13 +115,19 @@ def _frontends(config: ServerConfig, folder: Path, model: ModelConfig) -> tuple[
     tokenizer = TextTokenizer.from_model_dir(folder / "CosyVoice-BlankEN", model.version)
     tokenizer.check_fits(model.llm.qwen.vocab_size)
     quirks, limit = ReferenceQuirks(), config.max_text_chars
-    frontend = TextFrontend(tokenizer, model.version, quirks, max_chars=limit)
+    lexicon = Lexicon.read(config.lexicon) if config.lexicon is not None else None
+    frontend = TextFrontend(tokenizer, model.version, quirks, max_chars=limit, lexicon=lexicon)
     frontend.warm_up()
     return frontend, TextFrontend(tokenizer, model.version, quirks, normalise=False, max_chars=limit)
 
 
 def _catalog(config: ServerConfig, folder: Path, model: ModelConfig, threads: int) -> VoiceCatalog:
     encoder = PromptEncoder(folder, model, intra_op_threads=threads)
-    store = VoiceStore(config.voices_dir, model.spk_embed_dim) if config.voices_dir is not None else None
+    folder_of_voices = config.voices_dir
+    store = (
+        VoiceStore(folder_of_voices, model.spk_embed_dim, config.max_voices)
+        if folder_of_voices is not None
+        else None
+    )
     limits = AudioLimits(max_seconds=config.max_prompt_s)
     return VoiceCatalog(folder, encoder, model.spk_embed_dim, store, config.cache_capacity, limits)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from light_tts.audio import Audio, content_hash
 from light_tts.encode.audio import AudioLimits, check_audio
+from light_tts.encode.encoder_id import encoder_id
 from light_tts.encode.features import (
     SPEECH_RATE_HZ,
     PromptFeatures,
@@ -27,6 +28,7 @@ class PromptEncoder:
 
     device: of the two ONNX models: "cpu", "cuda" or "cuda:1"
     intra_op_threads: CPU threads of each of them
+    identity: see `encoder_id`
     Raises ModelNotFound, CorruptFile or UnsafeFile.
     """
 
@@ -40,6 +42,7 @@ class PromptEncoder:
         intra_op_threads: int = 1,
     ) -> None:
         self._config = config
+        self.identity = encoder_id(model_dir, config)
         self._limits = limits or AudioLimits()
         tokenizer = model_dir / f"speech_tokenizer_v{config.version}.onnx"
         vocab_size = config.flow.vocab_size

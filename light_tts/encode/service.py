@@ -11,6 +11,7 @@ from light_tts.encode.open_text import OpenText, opening
 from light_tts.encode.planner import Plan, Planner
 from light_tts.encode.request_state import Arrival, OpenSpeech, RequestState, RequestTable, Send
 from light_tts.encode.voice_catalog import VoiceCatalog
+from light_tts.encode.voice_registry import VoiceRegistry
 from light_tts.encode.wire import request_of, step_messages, task_of
 from light_tts.encode.worker_pool import WorkerPool
 from light_tts.errors import LightTTSError, RequestTimeout, TextTooLong, Unavailable
@@ -18,10 +19,10 @@ from light_tts.messages import (
     Abort,
     Planned,
     RequestFailed,
+    StoreVoices,
     Synthesize,
     TextAppend,
     ToEncode,
-    VoicesChanged,
 )
 from light_tts.models.voice_features import pack
 from light_tts.observe import Metrics, log_stage, request_scope
@@ -52,6 +53,7 @@ class EncodeService:
     ) -> None:
         self._planner = planner
         self._catalog = catalog
+        self._registry = VoiceRegistry(catalog)
         self._send = send
         self._llm = llm
         self._metrics = metrics
@@ -71,8 +73,10 @@ class EncodeService:
                     self._append(message)
                 case Abort():
                     self._abort(message)
-                case VoicesChanged():
-                    self._catalog.forget_stored()
+                case StoreVoices():
+                    self._recordings.submit(
+                        lambda: self._send(message.reply_to, self._registry.answer(message))
+                    )
         except Exception:
             logger.exception("a %s could not be taken", type(message).__name__)
 

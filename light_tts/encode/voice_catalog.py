@@ -14,23 +14,22 @@ from light_tts.encode.features import PromptFeatures
 from light_tts.encode.prompt_cache import PromptCache
 from light_tts.encode.prompt_encoder import PromptEncoder
 from light_tts.encode.voice_file import Voice, VoiceInfo
-from light_tts.encode.voices import NAME, VoiceStore, import_spk2info
-from light_tts.errors import CorruptFile, InvalidAudio, InvalidInput, LightTTSError, VoiceNotFound
+from light_tts.encode.voices import VoiceStore, import_spk2info
+from light_tts.errors import (
+    CorruptFile,
+    InvalidAudio,
+    InvalidInput,
+    LightTTSError,
+    VoiceMismatch,
+    VoiceNotFound,
+)
+from light_tts.voice_info import NAME
+from light_tts.voice_info import ListedVoice as ListedVoice
 
 logger = logging.getLogger(__name__)
 
 MAX_PROMPT_BYTES = 100_000_000
 _NAMES_TOLD = 20
-
-
-@dataclass(frozen=True, slots=True)
-class ListedVoice:
-    """A line of the list of voices. kind: "registered", "built-in" or "spk2info"."""
-
-    name: str
-    kind: str
-    language: str
-    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class VoiceCatalog:
     ) -> None:
         self._model_dir = model_dir
         self._encoder = encoder
-        self._embed_dim = embed_dim
+        self.embed_dim = embed_dim
         self._store = store
         self._shipped = VoiceStore(model_dir / "voices", embed_dim)
         self._limits = limits or AudioLimits()
@@ -74,6 +73,14 @@ class VoiceCatalog:
         self._lock = threading.Lock()
         self._imported: dict[str, Voice] | None = None
         self._listed: _Listing | None = None
+        self.encoder_id = encoder.identity  # that registered voices must have, or none
+
+    @property
+    def store(self) -> VoiceStore:
+        """Where voices are registered. Raises InvalidInput where they cannot be."""
+        if self._store is None:
+            raise InvalidInput("voices cannot be registered: no folder for them was given (--voices_dir)")
+        return self._store
 
     @property
     def num_evicted(self) -> int:
@@ -108,12 +115,14 @@ class VoiceCatalog:
             self._listed = _Listing(stamp, voices)
         return [*voices]
 
-    def _list(self) -> tuple[ListedVoice, ...]:
+    def _list(
+        self, stores: tuple[tuple[VoiceStore | None, str], ...] | None = None
+    ) -> tuple[ListedVoice, ...]:
         found: dict[str, ListedVoice] = {}
-        for store, kind in ((self._store, "registered"), (self._shipped, "built-in")):
+        for store, kind in stores or ((self._store, "registered"), (self._shipped, "built-in")):
             for name in store.list() if store else ():
                 info = _readable_info(store, name) if store else None
-                if info is not None:
+                if info is not None and self._fits(info):
                     found.setdefault(name, ListedVoice(name, kind, info.language, info.description))
         for name, (_, info) in self._recordings.items():
             found.setdefault(name, ListedVoice(name, "built-in", info.language, info.description))
@@ -121,8 +130,12 @@ class VoiceCatalog:
             found.setdefault(name, ListedVoice(name, "spk2info", "", ""))
         return tuple(found.values())
 
+    def own_voices(self) -> tuple[ListedVoice, ...]:
+        """Those of the model, registered voices aside."""
+        return self._list(stores=((self._shipped, "built-in"),))
+
     def get(self, name: str) -> Voice:
-        """Raises VoiceNotFound, which names the voices that exist."""
+        """Raises VoiceNotFound, which names the voices that exist; VoiceMismatch."""
         for kind, store in (("registered", self._store), ("shipped", self._shipped)):
             stamp = store.stamp(name) if store is not None else None
             if store is not None and stamp is not None:
@@ -138,14 +151,17 @@ class VoiceCatalog:
         raise VoiceNotFound(f"there is no voice {name[:140]!r}; known voices: {known}")
 
     def default(self, language: str) -> Voice:
-        """The first voice of `language` ("zh" or "en"), else the first of all."""
+        """The model's first voice of `language` ("zh" or "en"), else its first of all. Registered voices are taken only
+        where it has none: what one client registers must not change what others hear.
+        """
         voices = self.list()
         if not voices:
             raise VoiceNotFound(
                 "the model has no voice of its own: give prompt_audio, a recording of a voice"
             )
-        matching = [voice for voice in voices if voice.language == language]
-        return self.get((matching or voices)[0].name)
+        own = [voice for voice in voices if voice.kind != "registered"] or voices
+        matching = [voice for voice in own if voice.language == language]
+        return self.get((matching or own)[0].name)
 
     def encode(self, source: Path | str | bytes | Audio, *, trim: bool = True) -> PromptFeatures:
         """The features of a recording. Raises InvalidAudio, PromptTooShort or PromptTooLong."""
@@ -171,15 +187,21 @@ class VoiceCatalog:
         self, name: str, source: Path | str | bytes | Audio, prompt_text: str, language: str
     ) -> None:
         """Encode a recording and keep it under `name`. Raises InvalidInput where there is no store."""
-        if self._store is None:
-            raise InvalidInput("voices cannot be registered: no folder for them was given (voices_dir)")
-        info = VoiceInfo(name=name, prompt_text=prompt_text, language=language)
-        self._store.save(Voice(info, self.encode(source)))
+        store = self.store
+        info = VoiceInfo(name=name, prompt_text=prompt_text, language=language, encoder=self.encoder_id)
+        store.save(Voice(info, self.encode(source)))
         self.forget_stored()
 
     def _read(self, store: VoiceStore, name: str, key: str) -> Voice:
         with self._stored.acquire(key, lambda: store.get(name)) as handle:
+            if not self._fits(handle.value.info):
+                raise VoiceMismatch(
+                    f"voice {name!r} was registered with another model: register its recording with this one"
+                )
             return handle.value
+
+    def _fits(self, info: VoiceInfo) -> bool:
+        return info.encoder in ("", self.encoder_id)
 
     def _record(self, name: str) -> Voice:
         path, info = self._recordings[name]
@@ -192,7 +214,7 @@ class VoiceCatalog:
         with self._lock:
             if self._imported is None:
                 path = self._model_dir / "spk2info.pt"
-                self._imported = import_spk2info(path, self._embed_dim) if path.is_file() else {}
+                self._imported = import_spk2info(path, self.embed_dim) if path.is_file() else {}
             return self._imported
 
 

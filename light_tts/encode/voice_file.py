@@ -8,37 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from light_tts.encode.features import PromptFeatures
+from light_tts.encode.voice_header import MAX_TEXT, METADATA_KEY, check_info, info_of_bytes
 from light_tts.errors import CorruptFile
+from light_tts.voice_info import VoiceInfo as VoiceInfo
 
 MAX_TOKENS = 750  # 30 s
-MAX_TEXT = 4096  # characters of each text field, and ids of a prompt text
 MAX_FILE_BYTES = 4_000_000  # 30 s of mel have 480 kB
 MEL_BINS = 80
 TOKEN_RATE_HZ = 25
-
-_METADATA_KEY = "light_tts_voice"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoiceInfo:
-    """What is known about a voice besides its numbers.
-
-    prompt_text: transcript of the recording; "" if unknown (cross-lingual mode needs none)
-    created_at: ISO 8601, UTC
-    source: where the recording came from, in words
-    """
-
-    name: str
-    prompt_text: str = ""
-    language: str = ""
-    description: str = ""
-    created_at: str = ""
-    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,35 +41,25 @@ def write_voice(voice: Voice, embed_dim: int) -> bytes:
     tensors = _tensors(voice)
     check_info(voice.info)
     check_tensors(tensors, embed_dim)
-    return save(tensors, {_METADATA_KEY: json.dumps(asdict(voice.info), ensure_ascii=False)})
+    return save(tensors, {METADATA_KEY: json.dumps(asdict(voice.info), ensure_ascii=False)})
 
 
 def read_voice(path: Path, embed_dim: int) -> Voice:
     """Raises CorruptFile; FileNotFoundError."""
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise CorruptFile(f"{path} has {size} bytes, limit {MAX_FILE_BYTES}")
     try:
-        with safe_open(path, "pt") as file:
-            info = _read_info(path, file.metadata())
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        with path.open("rb") as file:  # read at once: what is replaced meanwhile is not seen in part
+            data = file.read(MAX_FILE_BYTES + 1)
+            if len(data) > MAX_FILE_BYTES:
+                size = path.stat().st_size
+                raise CorruptFile(f"{path} has {size} bytes, limit {MAX_FILE_BYTES}")
+        info = info_of_bytes(path, data)
+        tensors = {name: tensor.clone() for name, tensor in load(data).items()}
         check_tensors(tensors, embed_dim)
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise CorruptFile(f"{path} is no voice file: {error}") from error
     return voice_of(info, tensors)
-
-
-def read_info(path: Path) -> VoiceInfo:
-    """As `read_voice`, without the numbers."""
-    try:
-        with safe_open(path, "pt") as file:
-            return _read_info(path, file.metadata())
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, OSError) as error:
-        raise CorruptFile(f"{path} is no voice file: {error}") from error
 
 
 def voice_of(info: VoiceInfo, tensors: dict[str, Tensor]) -> Voice:
@@ -98,27 +70,6 @@ def voice_of(info: VoiceInfo, tensors: dict[str, Tensor]) -> Voice:
         digest.update(tensors[name].numpy().tobytes())
     features = PromptFeatures(tokens, mel, embedding, digest.hexdigest(), len(tokens) / TOKEN_RATE_HZ)
     return Voice(info, features, tensors.get("prompt_text_ids"))
-
-
-def _read_info(path: Path, metadata: dict[str, str] | None) -> VoiceInfo:
-    try:
-        fields = json.loads((metadata or {})[_METADATA_KEY])
-        info = VoiceInfo(**fields)
-        check_info(info)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path} is no voice file: its description cannot be used: {error}") from error
-    if info.name != path.stem:
-        raise CorruptFile(f"{path} is the file of voice {info.name!r}, renamed")
-    return info
-
-
-def check_info(info: VoiceInfo) -> None:
-    """Raises ValueError."""
-    for key, value in asdict(info).items():
-        if not isinstance(value, str):
-            raise ValueError(f"{key} is {value!r}, must be text")
-        if len(value) > MAX_TEXT:
-            raise ValueError(f"{key} has {len(value)} characters, limit {MAX_TEXT}")
 
 
 def check_tensors(tensors: dict[str, Tensor], embed_dim: int) -> None:

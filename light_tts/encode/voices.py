@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-import uuid
-from dataclasses import replace
+import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,108 +16,60 @@ from light_tts.encode.voice_file import (
     Voice,
     VoiceInfo,
     check_tensors,
-    read_info,
     read_voice,
     voice_of,
     write_voice,
 )
+from light_tts.encode.voice_folder import VoiceFolder
 from light_tts.errors import CorruptFile, InvalidInput, ModelNotFound, VoiceNotFound
 from light_tts.models.torch_archive import load_torch_archive
-
-NAME = re.compile(r"[A-Za-z0-9_\-]{1,128}")
-SUFFIX = ".safetensors"
+from light_tts.voice_info import MAX_VOICES, check_name
 
 
-class VoiceStore:
-    """One file per voice, `NAME.safetensors`, in a folder. Several processes may share it."""
+class VoiceStore(VoiceFolder):
+    """A folder of voices, with their numbers."""
 
-    def __init__(self, folder: Path, embed_dim: int = 192) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, embed_dim: int = 192, max_voices: int = MAX_VOICES) -> None:
+        super().__init__(folder, max_voices)
         self._embed_dim = embed_dim
 
     def list(self) -> list[str]:
         """Sorted names of the voices, damaged ones included."""
-        if not self._folder.is_dir():
-            return []
-        files = (path for path in self._folder.iterdir() if path.suffix == SUFFIX)
-        return sorted(path.stem for path in files if NAME.fullmatch(path.stem))
-
-    def stamp(self, name: str) -> str | None:
-        """What changes whenever the voice's file does; None if there is no such voice."""
-        return _stamp(self._path(name)) if NAME.fullmatch(name) else None
-
-    def folder_stamp(self) -> str | None:
-        """What changes whenever a voice is added, replaced or removed."""
-        return _stamp(self._folder)
+        return self.names()
 
     def get(self, name: str) -> Voice:
         """Raises VoiceNotFound, or CorruptFile if the file is not what `save` writes."""
-        path = self._existing(name)
+        path = self.existing(name)
         try:
             return read_voice(path, self._embed_dim)
         except FileNotFoundError as error:  # deleted meanwhile
             raise VoiceNotFound(f"there is no voice {name!r}") from error
 
-    def info(self, name: str) -> VoiceInfo:
-        """As `get`, without reading the numbers."""
-        path = self._existing(name)
-        try:
-            return read_info(path)
-        except FileNotFoundError as error:
-            raise VoiceNotFound(f"there is no voice {name!r}") from error
+    def save(self, voice: Voice, *, replace: bool = True) -> Voice:
+        """Write the voice under `voice.info.name`. Returns it with `created_at` filled in; see `save_all`."""
+        return self.save_all([voice], replace=replace)[0]
 
-    def save(self, voice: Voice) -> Voice:
-        """Write the voice under `voice.info.name`; a reader sees the old voice or the new one, never a part.
+    def save_all(self, voices: Sequence[Voice], *, replace: bool) -> Sequence[Voice]:
+        """Write all of the voices, or none where one is refused; a reader sees each as it was or as it is now.
 
-        Returns the voice with `created_at` filled in. Raises InvalidInput for what cannot be stored.
+        Raises InvalidInput for what cannot be stored, VoiceExists, TooManyVoices, Unavailable; OSError.
         """
-        name = voice.info.name
-        if not NAME.fullmatch(name):
-            raise InvalidInput(
-                f"voice name {name[:140]!r} must be 1 to 128 letters (a-z, A-Z), digits, '_' or '-'"
-            )
-        if not voice.info.created_at:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            voice = replace(voice, info=replace(voice.info, created_at=now))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        dated = [
+            voice
+            if voice.info.created_at
+            else dataclasses.replace(voice, info=dataclasses.replace(voice.info, created_at=now))
+            for voice in voices
+        ]
+        self.put({voice.info.name: self._bytes(voice) for voice in dated}, replace=replace)
+        return dated
+
+    def _bytes(self, voice: Voice) -> bytes:
+        name = check_name(voice.info.name)
         try:
-            data = write_voice(voice, self._embed_dim)
+            return write_voice(voice, self._embed_dim)
         except ValueError as error:
             raise InvalidInput(f"voice {name!r}: {error}") from error
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".{name}.{uuid.uuid4().hex}.part"
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path(name))
-        finally:
-            temporary.unlink(missing_ok=True)
-        return voice
-
-    def delete(self, name: str) -> None:
-        """Raises VoiceNotFound."""
-        try:
-            self._existing(name).unlink()
-        except FileNotFoundError as error:
-            raise VoiceNotFound(f"there is no voice {name!r}") from error
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}{SUFFIX}"
-
-    def _existing(self, name: str) -> Path:
-        # No name outside the pattern exists: it could lead out of the folder.
-        if not NAME.fullmatch(name) or not self._path(name).is_file():
-            raise VoiceNotFound(f"there is no voice {name[:140]!r}")
-        return self._path(name)
-
-
-def _stamp(path: Path) -> str | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
 
 
 def import_spk2info(path: Path, embed_dim: int = 192) -> dict[str, Voice]:

@@ -28,7 +28,6 @@ from light_tts.messages import (
     Sampling,
     Synthesize,
     TextAppend,
-    VoicesChanged,
 )
 from light_tts.models.voice_features import unpack
 from test.encode.support import HTTP, LLM, Bench, bench, request, sequences
@@ -505,7 +504,6 @@ def test_an_abort_comes_after_all_that_was_sent(tools: Bench) -> None:
 def test_what_is_unknown_is_passed_on_or_left(tools: Bench) -> None:
     tools.service.take(Abort("unknown"))
     tools.service.take(TextAppend("unknown", "text", end=True))
-    tools.service.take(VoicesChanged())
     success(tools, request("closed", voice="anna"))
     tools.settle()
     tools.service.take(TextAppend("closed", "more"))

@@ -126,7 +126,7 @@ def _rest(change: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "description",
-    [None, "{", "[]", '{"name": 3}', '{"name": "bob"}', '{"name": "alice", "colour": "red"}', "[" * 100_000],
+    [None, "{", "[]", '{"name": 3}', '{"name": "alice", "colour": "red"}', "[" * 100_000],
 )
 def test_a_file_whose_description_cannot_be_used_is_corrupt(tmp_path: Path, description: str | None) -> None:
     store = VoiceStore(tmp_path)
