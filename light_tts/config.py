@@ -110,7 +110,16 @@ class ServerConfig:
     run_dir: Path | None = _flag(
         None, "folder of sockets, state and metrics, removed at exit (default: a fresh one)"
     )
-    voices_dir: Path | None = _flag(None, "folder of registered voices (default: none can be registered)")
+    voices_dir: Path | None = _flag(
+        None, "folder of registered voices (default: light-tts/voices in $XDG_DATA_HOME or ~/.local/share)"
+    )
+    max_voices: int = _flag(1000, "voices that may be registered", 0, 100_000)
+    max_voice_mb: float = _flag(
+        10.0, "largest file of a voice to be registered, in megabytes", 0, 10_000, open_low=True
+    )
+    lexicon: Path | None = _flag(
+        None, "file of words with their pronunciation, word<TAB>respelling or /sounds/ (default: none)"
+    )
     start_timeout_s: float = _flag(600.0, "seconds that a process may take to load its model", 1, 86_400)
     hang_timeout_s: float = _flag(
         60.0, "seconds without a sign of life after which a process is replaced", 1, 86_400
@@ -126,6 +135,9 @@ class ServerConfig:
         1_000_000,
     )
     max_text_chars: int = _flag(10_000, "longest text of a request, in characters", 1, 10_000_000)
+    bare_stream: str = _flag(
+        "audio", "what `stream: true` alone asks /v1/audio/speech for", choices=("audio", "sse")
+    )
     max_body_mb: float = _flag(20.0, "largest request body, in megabytes", 0, 10_000, open_low=True)
     max_waiting_audio_mb: float = _flag(
         1000.0,

@@ -14,7 +14,7 @@ from light_tts.audio import Audio
 from light_tts.errors import InvalidInput
 from light_tts.messages import Mode
 
-MIN_SPEED, MAX_SPEED = 0.5, 2.0
+MIN_SPEED, MAX_SPEED = 0.25, 4.0
 MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARS = 2_000
 """Of a transcript or an instruction; thirty seconds of fast speech have about 300."""
@@ -80,7 +80,7 @@ class SynthesisRequest:
     prompt_text: its transcript; without one the voice is cloned without its words (cross-lingual mode)
     instruct_text: how to speak ("用四川话说"), instead of a transcript
     seed: same seed and inputs, same audio; None draws one
-    speed: 0.5-2.0, pitch kept
+    speed: 0.25-4.0, pitch kept; words blur from 2 on
     temperature, top_p, top_k: sampling; None takes the model's
     win_size, tau_r: a token that makes up a share of tau_r among the last win_size is drawn anew
     min_token_text_ratio, max_token_text_ratio: shortest and longest speech, in speech tokens per text token

@@ -17,6 +17,7 @@ from light_tts.decode.segment import SegmentStream, SpokenTokens
 from light_tts.decode.speech_decoder import SpeechDecoder
 from light_tts.decode.stream import HopPlan
 from light_tts.encode.frontend import TextFrontend
+from light_tts.encode.lexicon import Lexicon
 from light_tts.encode.open_text import OpenText, TextStep, opening
 from light_tts.encode.planner import Plan, Planner, draw_seed
 from light_tts.encode.prompt_cache import PromptCache
@@ -61,6 +62,7 @@ class LightTTS:
     device: "auto", "cpu", "cuda" or "cuda:N"
     dtype: "float32", "bfloat16" or "float16" for language model and flow; "auto" is float32
     voices_dir: where `register_voice` keeps voices; None: nowhere
+    lexicon: file of words with their pronunciation, see `light_tts.encode.lexicon`
     num_threads: CPU threads of this process; None leaves torch's choice
     max_running, pool_size_tokens: sequences generated together, and KV slots for them
 
@@ -74,6 +76,7 @@ class LightTTS:
         *,
         dtype: str = "auto",
         voices_dir: Path | str | None = None,
+        lexicon: Path | str | None = None,
         num_threads: int | None = None,
         quirks: ReferenceQuirks | None = None,
         max_running: int = 16,
@@ -81,6 +84,7 @@ class LightTTS:
         cache_capacity: int = 50,
     ) -> None:
         where, number_type = device_of(device), dtype_of(dtype)
+        words = Lexicon.read(Path(lexicon)) if lexicon is not None else None
         if num_threads is not None:
             use_threads(num_threads)
         folder = resolve_model_dir(model_dir)
@@ -96,7 +100,7 @@ class LightTTS:
         self.times = StageTimes()
         self._catalog = VoiceCatalog(folder, encoder, config.spk_embed_dim, store, cache_capacity)
         self._encoder = encoder
-        frontend = TextFrontend(tokenizer, config.version, quirks)
+        frontend = TextFrontend(tokenizer, config.version, quirks, lexicon=words)
         verbatim = TextFrontend(tokenizer, config.version, quirks, normalise=False)
         self._planner = Planner(frontend, verbatim, self._catalog)
         engine = Engine(

@@ -142,10 +142,10 @@ def test_what_ends_a_command_ends_it_without_a_traceback(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def end(_: object) -> None:
+    def end(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("light_tts.cli._load", end)
+    monkeypatch.setattr("light_tts.cli.run_voices", end)
     assert main(["voices"]) == status
     assert capsys.readouterr().err.endswith(told)
 

@@ -99,6 +99,9 @@ class Metrics:
     batch_size: Histogram = _histogram(
         "light_tts_batch_size", "Sequences or chunks per batch", _BATCH, "stage"
     )
+    flow_fallbacks: Counter = _counter(
+        "light_tts_flow_fallbacks", "Utterances that TensorRT gave no numbers for, computed again without it"
+    )
     kv_tokens: Gauge = _gauge("light_tts_kv_tokens", "Slots of the language model's KV pool", "state")
     voice_cache: Counter = _counter("light_tts_voice_cache", "Look-ups of voices", "result")
 

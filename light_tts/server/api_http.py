@@ -26,7 +26,9 @@ from light_tts.server.middleware import RequestMiddleware
 from light_tts.server.request_id import HEADER
 from light_tts.server.routes_cosyvoice import cosyvoice_routes
 from light_tts.server.routes_native import native_routes
+from light_tts.server.routes_openai import openai_routes
 from light_tts.server.routes_ops import ops_routes
+from light_tts.server.routes_voices import voice_routes
 from light_tts.server.uvicorn_log import discreet_uvicorn
 
 RUN_DIR_VARIABLE = "LIGHT_TTS_RUN_DIR"
@@ -61,7 +63,13 @@ def create_app(config: ServerConfig, run_dir: Path, *, reader_idle_s: float = RE
         CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=_EXPOSED
     )
     app.add_middleware(RequestMiddleware, metrics=metrics)
-    for router in (native_routes(manager), cosyvoice_routes(manager), ops_routes(manager)):
+    for router in (
+        native_routes(manager),
+        cosyvoice_routes(manager),
+        openai_routes(manager),
+        ops_routes(manager),
+        voice_routes(manager),
+    ):
         app.include_router(router)
     return app
 

@@ -17,6 +17,7 @@ from light_tts.errors import RETRY_AFTER_S, LightTTSError, status_of
 logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 600
+_OPENAI = "/v1/"
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -72,7 +73,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _light_tts_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LightTTSError)
-    return error_response(error.code, str(error), error.param)
+    status = status_of(error.code)
+    if status == 422 and request.url.path.startswith(_OPENAI):
+        status = 400  # as OpenAI has it
+    return error_response(error.code, str(error), error.param, status=status)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -37,6 +37,7 @@ from light_tts.server.door import Door
 from light_tts.server.limits import MAX_ARRIVING, READER_IDLE_S
 from light_tts.server.report import report_finished
 from light_tts.server.request_state import RequestState
+from light_tts.server.voice_desk import VoiceDesk
 from light_tts.transport import AsyncInbox, Outbox, address
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class HttpServerManager:
         self._backlog = Backlog(
             round(config.max_waiting_audio_mb * 1e6), metrics, pace=self._pace, end=self._end_unread
         )
+        self.voices = VoiceDesk(config, run_dir, self.door, self._reply_to, self._send)
         self._num_arriving = 0
         self._inbox: AsyncInbox[ToHttp] | None = None
         self._outbox: Outbox | None = None
@@ -232,6 +234,8 @@ class HttpServerManager:
         if isinstance(message, PeerLost):
             self._lose(message)
             return
+        if self.voices.take(message):
+            return
         state = self._requests.get(message.request_id)
         if state is None:  # aborted meanwhile
             return
@@ -248,6 +252,7 @@ class HttpServerManager:
     def _lose(self, lost: PeerLost) -> None:
         """Fail what was in a process that is gone; what is elsewhere goes on."""
         self.door.lose(lost.pid)
+        self.voices.lose(lost)
         for state in self._requests.values():
             if not state.settled and _sits_in(state, lost):
                 text = f"the {lost.stage.value} process that worked on the request was lost: try again"

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from light_tts.config import ServerConfig
 from light_tts.errors import RETRY_AFTER_S, STATUS
 from light_tts.request import MAX_PROMPT_CHARS, RANGES, Range
-from light_tts.server.audio_stream import AUDIO_HEADERS, MEDIA_TYPES
+from light_tts.server.audio_stream import AUDIO_HEADERS
+from light_tts.server.containers import MEDIA_TYPES
 from light_tts.server.error_response import ErrorBody
 from light_tts.server.limits import MAX_NAME_CHARS
-from light_tts.server.schemas import FORMATS, SpeechForm
+from light_tts.server.schemas import FORMATS, SynthesisFields
 
 _BODY_TYPES = ("multipart/form-data", "application/json", "application/x-www-form-urlencoded")
-_NOT_ANSWERED = ("method_not_allowed", "not_found", "cancelled")  # of other routes, or to nobody
+# of other routes, or to nobody
+_NOT_ANSWERED = {"method_not_allowed", "not_found", "cancelled"} | {
+    "voice_exists",
+    "too_many_voices",
+    "consent_required",
+}
 JsonSchema = dict[str, Any]
 
 
-def request_body(schema: type[SpeechForm], config: ServerConfig) -> JsonSchema:
-    """Of a route that takes these fields, with what each may be."""
+def request_body(
+    schema: type[SynthesisFields], config: ServerConfig, kinds: Sequence[str] = _BODY_TYPES
+) -> JsonSchema:
+    """Of a route that takes these fields, with what each may be. kinds: of bodies"""
     fields = copy.deepcopy(schema.model_json_schema())
     lengths = {
         schema.names.text: config.max_text_chars,
@@ -35,7 +44,7 @@ def request_body(schema: type[SpeechForm], config: ServerConfig) -> JsonSchema:
         if name in lengths:
             value["maxLength"] = lengths[name]
     fields["properties"]["response_format"]["enum"] = list(FORMATS)
-    return {"requestBody": {"required": True, "content": {kind: {"schema": fields} for kind in _BODY_TYPES}}}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": fields} for kind in kinds}}}
 
 
 def responses() -> dict[int | str, JsonSchema]:
@@ -43,7 +52,7 @@ def responses() -> dict[int | str, JsonSchema]:
     binary = {"schema": {"type": "string", "format": "binary"}}
     told: dict[int | str, JsonSchema] = {
         200: {
-            "description": "16-bit little-endian samples, mono; an error after the first breaks the connection off",
+            "description": "24 kHz mono, pcm as s16le; an error after the first byte breaks the connection off",
             "content": {kind: binary for kind in MEDIA_TYPES.values()},
             "headers": {
                 name: {"schema": {"type": "string", "const": value}}
@@ -61,6 +70,35 @@ def responses() -> dict[int | str, JsonSchema]:
         if any(name in RETRY_AFTER_S for name in names):
             seconds = {"description": "seconds after which to try again", "schema": {"type": "integer"}}
             told[status]["headers"] = {"Retry-After": seconds}
+    return told
+
+
+def openai_responses(*, audio: bool = True) -> dict[int | str, JsonSchema]:
+    """Of a route of OpenAI's API, where 422 is 400. audio: whether it speaks"""
+    told = responses()
+    unprocessable = told.pop(422)
+    told[400]["description"] += f", {unprocessable['description']}"
+    if not audio:
+        return {404: {"model": ErrorBody, "description": "`model_not_found`"}}
+    event = {"schema": {"type": "string", "description": "speech.audio.delta, .done, .error"}}
+    told[200]["content"]["text/event-stream"] = event
+    return told
+
+
+def batch_body(schema: type[SynthesisFields], config: ServerConfig, max_items: int) -> JsonSchema:
+    """Of /v1/audio/speech/batch. schema: of an item, any field of which may be common to all of them"""
+    (content,) = request_body(schema, config, ("application/json",))["requestBody"]["content"].values()
+    item = content["schema"]
+    common = {name: field for name, field in item["properties"].items() if name != schema.names.text}
+    items = {"type": "array", "items": item, "minItems": 1, "maxItems": max_items}
+    fields = {"type": "object", "properties": {"items": items, **common}, "required": ["items"]}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": fields}}}}
+
+
+def batch_responses() -> dict[int | str, JsonSchema]:
+    """Of /v1/audio/speech/batch."""
+    told = openai_responses()
+    told[200] = {"description": "results in the order of the items, each with audio_data or with an error"}
     return told
 
 

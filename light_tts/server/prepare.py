@@ -13,11 +13,13 @@ from light_tts.observe.log import set_up_logging
 from light_tts.server.placement import count_gpus, table
 from light_tts.server.run_dir import make_run_dir, write_config
 from light_tts.server.startup_checks import (
+    check_lexicon,
     check_memory,
     check_model_dir,
     check_port,
     check_voices_dir,
 )
+from light_tts.voice_info import default_voices_dir
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +35,13 @@ def prepare(config: ServerConfig, *, listens: bool) -> tuple[ServerConfig, Path]
     model_dir = resolve_model_dir(config.model_dir).absolute()
     check_model_dir(model_dir)
     check_voices_dir(config.voices_dir)
+    check_lexicon(config.lexicon, model_dir)
+    voices_dir = config.voices_dir or default_voices_dir()
     config = replace(
         config,
         model_dir=model_dir,
-        voices_dir=config.voices_dir.absolute() if config.voices_dir is not None else None,
+        voices_dir=voices_dir.absolute() if voices_dir is not None else None,
+        lexicon=config.lexicon.absolute() if config.lexicon is not None else None,
         num_gpus=count_gpus() if config.num_gpus is None else config.num_gpus,
         cpu_threads=_cpu_threads(config),
     )

@@ -11,27 +11,29 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from light_tts.errors import InvalidAudio, InvalidInput
 from light_tts.messages import Mode, Sampling, Synthesize
+from light_tts.server.containers import MEDIA_TYPES
 from light_tts.server.limits import FieldNames, check_model, naming
 
-FORMATS = ("pcm", "wav")
+FORMATS = tuple(MEDIA_TYPES)
 _SLICE = 4 * 65_536  # so that other threads get their turn
 _DEFAULT_RATIOS = (2.0, 20.0)  # of speech to text tokens, as the models have them
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechJob:
-    """What a client wants. request: without `request_id`, `reply_to` and `deadline_s`"""
+    """What a client wants. request: without `request_id`, `reply_to` and `deadline_s`; events: as server-sent events"""
 
     request: Synthesize
     names: FieldNames
     response_format: str = "pcm"
+    events: bool = False
 
 
-def recording(value: object) -> object:
+def recording(value: object, name: str = "prompt_wav") -> object:
     """A file as it came, or out of base64 text, with or without `data:...;base64,` before it. Raises InvalidAudio."""
     if not isinstance(value, str):
         return value
-    with naming("prompt_wav"):
+    with naming(name):
         head, comma, tail = value.partition(",")
         text = tail if comma and head.startswith("data:") else value
         text = "".join(text.split())
@@ -42,28 +44,27 @@ def recording(value: object) -> object:
             pieces = range(0, len(text), _SLICE)
             return b"".join(binascii.a2b_base64(text[at : at + _SLICE], strict_mode=True) for at in pieces)
         except ValueError as error:
-            raise InvalidAudio(f"prompt_wav is no base64 of an audio file: {error}") from error
+            raise InvalidAudio(f"{name} is no base64 of an audio file: {error}") from error
 
 
 Recording = Annotated[
     bytes,
-    BeforeValidator(recording),
+    BeforeValidator(lambda value: recording(value)),
     WithJsonSchema(
         {"type": "string", "format": "binary", "description": "audio file of 0.5-30 s; in JSON: its base64"}
     ),
 ]
 
 
-class SpeechForm(BaseModel):
-    """Fields that all families have. Unknown fields are ignored, as upstream does; empty ones are as if left out."""
+class SynthesisFields(BaseModel):
+    """Fields that all families of routes call the same. Unknown ones are ignored, as upstream does; empty ones are as
+    if left out, but for the text.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
     names: ClassVar[FieldNames] = FieldNames()
 
-    tts_text: str = Field(description="what to say")
-    tts_model_name: str | None = Field(None, description='only "default" is served')
-    stream: bool = Field(False, description="send audio while it is made")
-    speed: float = Field(1.0, description="0.5 to 2, pitch kept")
+    speed: float = Field(1.0, description="1 is the voice's own pace; the pitch is kept")
     seed: int | None = Field(None, description="same seed and fields, same audio")
     temperature: float = 1.0
     top_p: float | None = None
@@ -73,14 +74,50 @@ class SpeechForm(BaseModel):
     min_token_text_ratio: float | None = None
     max_token_text_ratio: float | None = None
     text_frontend: bool = Field(True, description="read numbers and signs as words")
-    response_format: str = Field("pcm", description="pcm or wav")
 
     @model_validator(mode="before")
     @classmethod
     def _leave_out_empty(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
-        return {key: value for key, value in data.items() if key == "tts_text" or value not in ("", None)}
+        text = cls.names.text
+        return {key: value for key, value in data.items() if key == text or value not in ("", None)}
+
+    def sampling(self) -> Sampling:
+        low, high = self.min_token_text_ratio, self.max_token_text_ratio
+        if low is not None or high is not None:  # one that is given moves the other's default out of its way
+            low = min(_DEFAULT_RATIOS[0], high or 0.0) if low is None else low
+            high = max(_DEFAULT_RATIOS[1], low) if high is None else high
+        return Sampling(
+            seed=self.seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            win_size=self.win_size,
+            tau_r=self.tau_r,
+            min_token_text_ratio=low,
+            max_token_text_ratio=high,
+        )
+
+
+def known_format(name: str) -> str:
+    """Of FORMATS. Raises InvalidInput."""
+    kind = name.lower()
+    if kind not in FORMATS:
+        with naming("response_format"):
+            raise InvalidInput(f"response_format is {kind[:40]!r}, known formats: {', '.join(FORMATS)}")
+    return kind
+
+
+class SpeechForm(SynthesisFields):
+    """Fields that Light-TTS's and CosyVoice's routes have."""
+
+    tts_text: str = Field(description="what to say")
+    tts_model_name: str | None = Field(None, description='only "default" is served')
+    stream: bool = Field(False, description="send audio while it is made")
+    response_format: str = Field(
+        "pcm", description="pcm and wav are what was made, the others are compressed"
+    )
 
     @abstractmethod
     def job(self) -> SpeechJob:
@@ -97,11 +134,7 @@ class SpeechForm(BaseModel):
         text_open: bool = False,
     ) -> SpeechJob:
         check_model(self.tts_model_name)
-        kind = self.response_format.lower()
-        if kind not in FORMATS:
-            with naming("response_format"):
-                known = ", ".join(FORMATS)
-                raise InvalidInput(f"response_format is {kind[:40]!r}, known formats: {known}")
+        kind = known_format(self.response_format)
         request = Synthesize(
             request_id="",
             reply_to="",
@@ -116,25 +149,9 @@ class SpeechForm(BaseModel):
             text_open=text_open,
             speed=self.speed,
             normalise=self.text_frontend,
-            sampling=self._sampling(),
+            sampling=self.sampling(),
         )
         return SpeechJob(request, self.names, kind)
-
-    def _sampling(self) -> Sampling:
-        low, high = self.min_token_text_ratio, self.max_token_text_ratio
-        if low is not None or high is not None:  # one that is given moves the other's default out of its way
-            low = min(_DEFAULT_RATIOS[0], high or 0.0) if low is None else low
-            high = max(_DEFAULT_RATIOS[1], low) if high is None else high
-        return Sampling(
-            seed=self.seed,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            win_size=self.win_size,
-            tau_r=self.tau_r,
-            min_token_text_ratio=low,
-            max_token_text_ratio=high,
-        )
 
 
 class ZeroShotForm(SpeechForm):

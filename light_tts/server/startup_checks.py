@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 
 from light_tts.config import ServerConfig
+from light_tts.encode.frontend import check_sounds
+from light_tts.encode.lexicon import Lexicon
+from light_tts.encode.tokenizer import TextTokenizer
 from light_tts.encode.tokenizer_files import read_tokenizer_files
 from light_tts.errors import CorruptFile, InvalidInput, LightTTSError, ModelNotFound
 from light_tts.messages import Stage
@@ -73,6 +76,16 @@ def check_voices_dir(folder: Path | None) -> None:
     if folder.exists():
         raise InvalidInput(f"voices_dir {folder} is no folder (--voices_dir)")
     logger.warning("voices_dir %s does not exist: there are no registered voices", folder)
+
+
+def check_lexicon(path: Path | None, model_dir: Path) -> None:
+    """Raises InvalidLexicon, with file and line."""
+    if path is None:
+        return
+    lexicon = Lexicon.read(path)
+    version = read_model_config(model_dir).version
+    check_sounds(lexicon, TextTokenizer.from_model_dir(model_dir / "CosyVoice-BlankEN", version))
+    logger.info("lexicon %s: %d words", path, len(lexicon.entries))
 
 
 def check_memory(config: ServerConfig, model_dir: Path) -> None:

@@ -13,9 +13,11 @@ from light_tts.config import ServerConfig
 from light_tts.errors import STATUS
 from light_tts.request import RANGES
 from light_tts.server.api_http import create_app
+from light_tts.server.containers import MEDIA_TYPES
 from light_tts.server.error_response import ErrorBody
 from test.server.fake_pipeline import client_of, fake_pipeline
 
+OF_VOICES = {"voice_exists", "too_many_voices", "consent_required"}
 ROUTES = ("zero_shot", "sft", "cross_lingual", "instruct", "instruct2")
 DOCUMENT: dict[str, Any] = create_app(ServerConfig(max_text_chars=100), Path("/nowhere")).openapi()
 
@@ -44,14 +46,14 @@ def test_every_error_has_its_status_and_the_one_shape(route: str) -> None:
     assert {"200", "400", "404", "413", "422", "429", "500", "503", "504"} <= answers.keys()
     for status, answer in answers.items():
         if status == "200":
-            assert set(answer["content"]) == {"audio/pcm", "audio/wav"}
+            assert set(answer["content"]) == set(MEDIA_TYPES.values())
             assert answer["headers"]["X-Sample-Rate"]["schema"]["const"] == "24000"
             continue
         schema = answer["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/ErrorBody"}
         assert ("Retry-After" in answer.get("headers", {})) == (status in ("429", "503"))
     told = {name for answer in answers.values() for name in answer["description"].split("`")[1::2]}
-    assert STATUS.keys() - told == {"cancelled", "not_found", "method_not_allowed"}
+    assert STATUS.keys() - told == {"cancelled", "not_found", "method_not_allowed"} | OF_VOICES
 
 
 def test_the_shape_is_that_of_real_errors(client: TestClient) -> None:
@@ -66,11 +68,11 @@ def test_ranges_and_lengths_are_told(route: str) -> None:
     for name in RANGES:
         assert "maximum" in fields[name], name
         assert ("minimum" in fields[name]) != ("exclusiveMinimum" in fields[name]), name
-    assert (fields["speed"]["minimum"], fields["speed"]["maximum"]) == (0.5, 2.0)
+    assert (fields["speed"]["minimum"], fields["speed"]["maximum"]) == (0.25, 4.0)
     texts = {"tts_text": 100, "prompt_text": 2000, "instruct_text": 2000, "voice": 256, "spk_id": 256}
     for name in texts.keys() & fields.keys():
         assert fields[name]["maxLength"] == texts[name]
-    assert fields["response_format"]["enum"] == ["pcm", "wav"]
+    assert fields["response_format"]["enum"] == ["pcm", "wav", "mp3", "opus", "aac", "flac"]
 
 
 @pytest.mark.parametrize("name", RANGES)
