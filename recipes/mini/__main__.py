@@ -84,6 +84,12 @@ def _add_preparation(verbs: Verbs) -> None:
     )
     text.add_argument("--vocabulary", type=Path, help="tokenizer.json whose symbols are kept")
     text.add_argument("--processes", type=int, default=2)
+    text.add_argument(
+        "--append",
+        type=int,
+        metavar="N",
+        help="add N utterances to WORK/text, whose rows stay as they are (append of the settings)",
+    )
     teacher = _verb(
         verbs, "prepare-teacher", "the teachers' weights: WORK/teacher, WORK/ge2e", _prepare_teacher
     )
@@ -163,12 +169,16 @@ def _places(options: argparse.Namespace) -> Places:
 
 
 def _prepare_text(options: argparse.Namespace) -> int:
+    from recipes.mini.prepare.append import append_text
     from recipes.mini.prepare.text import TextSources, prepare_text
 
     sources = TextSources(
         options.downloads, options.python, options.sentences, tuple(options.exclude), options.vocabulary
     )
-    prepare_text(_settings(options), options.work, sources, options.processes)
+    if options.append is not None:
+        append_text(_settings(options), options.work, sources, options.append, options.processes)
+    else:
+        prepare_text(_settings(options), options.work, sources, options.processes)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from recipes.mini.errors import RecipeError
 from recipes.mini.languages import LANGUAGES
 
-__all__ = ["LANGUAGES", "VARIANTS", "Job", "Jobs", "Mix", "Speaker", "write_jobs"]
+__all__ = ["LANGUAGES", "VARIANTS", "Job", "Jobs", "Mix", "Speaker", "append_jobs", "write_jobs"]
 
 VARIANTS = 3  # spellings of each utterance: as it is, and with some and with more English words spelled
 _RAGGED = ("teacher_ids", *(f"ids{variant}" for variant in range(VARIANTS)))
@@ -125,7 +125,6 @@ def write_jobs(
 
     facts: what else the header should say, e.g. the seed and where the sentences came from
     """
-    folder.mkdir(parents=True, exist_ok=True)
     header = {
         **facts,
         "num_jobs": len(jobs),
@@ -134,16 +133,53 @@ def write_jobs(
         "voices": list(voices),
         "speakers": [asdict(speaker) for speaker in speakers],
     }
-    arrays: dict[str, NDArray[np.generic]] = {
-        name: np.array([getattr(job, name) for job in jobs], kind) for name, kind in _SCALARS.items()
-    }
+    return _write(folder, header, _arrays(jobs))
+
+
+def append_jobs(folder: Path, jobs: Sequence[Job], facts: dict[str, object]) -> int:
+    """Add `jobs` after those of the table in `folder`, whose rows, speakers, voices and vocabulary stay as they are.
+
+    facts: what the header should say of the addition, beside its first job and their number
+    Returns the size in bytes. Raises RecipeError if there is no table, or the jobs do not fit it.
+    """
+    table = Jobs(folder)
+    highest = max((job.speaker for job in jobs), default=0)
+    if highest >= len(table.speakers):
+        raise RecipeError(f"speaker {highest} of an added job, the table has {len(table.speakers)}")
+    header, old = _read(folder)
+    new = _arrays(jobs)
+    for name, values in new.items():
+        if name.endswith(".offsets"):
+            values = (values[1:] + old[name][-1]).astype(np.int32)
+        elif name.startswith("ids") and len(values) and values.max() >= table.symbols:
+            raise RecipeError(
+                f"{name} of the added jobs holds {values.max()}, there are {table.symbols} symbols"
+            )
+        new[name] = np.concatenate([old[name], values])
+    addition = {"first": len(table), "num_jobs": len(jobs), **facts}
+    added = [*header.get("added", []), addition]
+    return _write(folder, {**header, "num_jobs": len(table) + len(jobs), "added": added}, new)
+
+
+def _arrays(jobs: Sequence[Job]) -> dict[str, NDArray]:  # type: ignore[type-arg]
+    arrays = {name: np.array([getattr(job, name) for job in jobs], kind) for name, kind in _SCALARS.items()}
     _add_ragged(arrays, "teacher_ids", (job.teacher_ids for job in jobs), np.uint8)
     for variant in range(VARIANTS):
         rows = (_unless_equal(job, variant) for job in jobs)
         _add_ragged(arrays, f"ids{variant}", rows, np.uint16)
-    (folder / "jobs.json").write_text(json.dumps(header, ensure_ascii=False) + "\n", "utf-8")
-    save_file(arrays, folder / "jobs.safetensors")
-    return sum((folder / name).stat().st_size for name in ("jobs.json", "jobs.safetensors"))
+    return arrays
+
+
+def _write(folder: Path, header: Mapping[str, object], arrays: dict[str, NDArray]) -> int:  # type: ignore[type-arg]
+    """Both files are complete before either takes its place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("jobs.json", "jobs.safetensors")
+    partial = [folder / f".{name}.tmp" for name in names]
+    partial[0].write_text(json.dumps(header, ensure_ascii=False) + "\n", "utf-8")
+    save_file(arrays, partial[1])
+    for path, name in zip(partial, names, strict=True):
+        path.replace(folder / name)
+    return sum((folder / name).stat().st_size for name in names)
 
 
 def _unless_equal(job: Job, variant: int) -> Sequence[int]:

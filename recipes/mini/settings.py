@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from light_tts.models.config import ModelConfig
+from recipes.mini.append_settings import AppendSettings
 from recipes.mini.augment_settings import AugmentSettings
 from recipes.mini.errors import RecipeError
 from recipes.mini.model_settings import SAMPLE_RATE, SPEAKER_DIM, ModelSettings, model_config
@@ -81,8 +82,8 @@ class TokenizerSettings:
     weight_rounding: float = 0.5
     precision: str = "int8"  # of the shipped weights: int8 or float16
     cuda_graphs: bool = True  # on CUDA: replay a step as one launch
-    # Milder than the speaker encoder's: a third of the crops is recorded as it is spoken. Codes cannot be finer for clean
-    # speech than what survives in the worst recording.
+    # Milder than the speaker encoder's: a third of the crops is recorded as it is spoken. Codes cannot be finer for
+    # clean speech than what survives in the worst recording.
     augment: AugmentSettings = field(
         default_factory=lambda: AugmentSettings(
             warped=0.5, room=0.2, equaliser=0.35, band=0.12, noise=0.3, noise_snr_db=(10.0, 40.0), chatter=0.1,
@@ -212,6 +213,7 @@ class Settings:
     seed: int = 20_261_123
     model: ModelSettings = field(default_factory=ModelSettings)
     text: TextSettings = field(default_factory=TextSettings)
+    append: AppendSettings = field(default_factory=AppendSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     speaker: SpeakerSettings = field(default_factory=SpeakerSettings)

