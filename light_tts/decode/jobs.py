@@ -171,15 +171,21 @@ class JobRunner:
             self._stream.synchronize()
 
     def _free_memory(self, error: Exception) -> None:
-        if self._stream is not None and isinstance(error, torch.OutOfMemoryError):
+        if self._stream is None or not isinstance(error, torch.OutOfMemoryError):
+            return
+        try:
             torch.cuda.empty_cache()
+        except RuntimeError as refused:  # while another thread records a graph
+            logger.warning("memory is not given back now: %s", refused)
 
     def _device_lost(self) -> bool:
-        """After an illegal access CUDA fails every call of the process."""
+        """After an illegal access CUDA fails every call of the process. Asks its own stream alone: the whole device
+        must not be waited for while another thread records a graph.
+        """
         if self._stream is None:
             return False
         try:
-            torch.cuda.synchronize(self._device)
+            self._stream.synchronize()
         except RuntimeError:
             logger.exception("the GPU is lost to this process")
             return True

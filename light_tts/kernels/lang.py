@@ -33,7 +33,7 @@ def jit(*scalars: str) -> Callable[[Callable[..., Any]], Any]:
 
 def const(value: int) -> Any:
     """A number that kernels may read as a global."""
-    return value if tl is None else tl.constexpr(value)
+    return value if tl is None else tl.constexpr(int(value))
 
 
 def power_of_two(number: int) -> int:

@@ -105,7 +105,9 @@ class Seats:
         return cls(list(range(number - 1, -1, -1)))
 
     def take(self, sequence_id: int, kv_start: int) -> int:
-        seat = self.taken[sequence_id] = self.free.pop()
+        seat = self.taken.get(sequence_id)
+        if seat is None:  # else it is seated anew, for a step that failed after it was
+            seat = self.taken[sequence_id] = self.free.pop()
         self.starts[sequence_id] = kv_start
         return seat
 

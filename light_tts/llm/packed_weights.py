@@ -75,6 +75,17 @@ class PackedWeights:
             eps=cfg.qwen.rms_norm_eps,
         )
 
+    @staticmethod
+    def bytes_beside(model: SpeechLM, max_positions: int) -> int:
+        """What `of` will take beside the model itself."""
+        cfg, size = model.cfg.qwen, model.dtype.itemsize
+        outputs = (cfg.num_attention_heads + 2 * cfg.num_key_value_heads) * cfg.head_dim
+        layer = (outputs + 2 * cfg.intermediate_size) * cfg.hidden_size + outputs
+        tables = model.llm_decoder.weight.numel()
+        if model.llm_embedding is not None:
+            tables += model.speech_embedding.weight.numel() + model.llm_embedding.weight.numel()
+        return (cfg.num_hidden_layers * layer + tables) * size + max_positions * cfg.head_dim * 4
+
     def table_id(self, symbol: Symbol) -> int:
         """What `kernels.embed` knows the symbol by."""
         match symbol.kind:

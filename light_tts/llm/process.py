@@ -19,6 +19,7 @@ from light_tts.errors import GenerationFailed, InvalidInput
 from light_tts.llm.backend import LlmBackend, choose_backend
 from light_tts.llm.device_engine import DeviceEngine
 from light_tts.llm.engine import Engine, FailedEvent
+from light_tts.llm.packed_weights import PackedWeights
 from light_tts.llm.request import LengthLimits, SequenceRequest
 from light_tts.llm.service import LlmService
 from light_tts.llm.tuned_plan import measured_plan
@@ -40,6 +41,7 @@ MAX_MESSAGES = 1000  # handled per turn
 # Prompt tokens per step where --batch_max_tokens is not given: running speech waits for them, on a CPU some 60 ms.
 PREFILL_TOKENS = {"cpu": 512, "cuda": 2048}
 WARM_UP_TEXT = 8
+GRAPH_BYTES = 256 << 20  # graphs, what they compute in, and the matrix library's own
 
 
 class LlmProcess:
@@ -120,7 +122,7 @@ def create(config: ServerConfig, run_dir: Path, index: int) -> LlmProcess:
     dtype_name = str(model.dtype).removeprefix("torch.")
     backend = choose_backend(config.mode, str(device), dtype_name)
     pool_bytes = config.max_total_token_num * kv_bytes_per_token(llm.qwen, model.dtype, int8=config.int8_kv)
-    check_pool(config, pool_bytes, available_bytes(config, device))
+    check_pool(config, pool_bytes, available_bytes(config, device) - step_bytes(config, model, backend))
     for note in backend.notes:
         logger.info("%s", note)
     engine = engine_of(config, model, backend)
@@ -174,6 +176,14 @@ def available_bytes(config: ServerConfig, device: torch.device) -> int:
     sharers = sum(child.device == str(device) for child in config.children())
     share = config.gpu_memory_fraction * total / max(1, sharers)
     return round(min(free, share - torch.cuda.memory_reserved(device)))
+
+
+def step_bytes(config: ServerConfig, model: SpeechLM, backend: LlmBackend) -> int:
+    """What the step takes beside the model and the KV pool."""
+    if backend.step != "device":
+        return 0
+    longest = min(config.max_total_token_num, config.max_req_total_len)
+    return PackedWeights.bytes_beside(model, longest) + GRAPH_BYTES
 
 
 def check_pool(config: ServerConfig, pool_bytes: int, available: int) -> None:

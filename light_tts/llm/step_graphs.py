@@ -35,6 +35,8 @@ class StepRunner:
         self._sizes = padded_sizes(max_rows)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._prompts: dict[int, _PromptGraph] = {}
+        # One for all graphs: memory, and the matrix library's own, is only shared within a stream.
+        self._side: torch.cuda.Stream | None = None
 
     @property
     def num_graphs(self) -> int:
@@ -62,21 +64,29 @@ class StepRunner:
         """Capture the step for this number of rows, as it is or padded."""
         size = self._sizes[bisect_left(self._sizes, num_rows)]
         self._step.row_seat.fill_(self._step.num_seats)
-        self._graphs[size] = _captured(lambda: self._step.decode(size), torch.cuda.graph_pool_handle())
+        self._graphs[size] = _captured(
+            lambda: self._step.decode(size), torch.cuda.graph_pool_handle(), self._capture_stream()
+        )
+
+    def _capture_stream(self) -> torch.cuda.Stream:
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._step.device)  # type: ignore[no-untyped-call]
+        return self._side
 
     @torch.inference_mode()
     def capture(self, log: Callable[[str], None] = logger.info, *, prompts: bool = True) -> None:
         """Capture all graphs; no sequence may be running. Kernels are compiled on the way."""
         begin_s, pool = time.monotonic(), torch.cuda.graph_pool_handle()
+        side = self._capture_stream()
         self._step.row_seat.fill_(self._step.num_seats)
         for done, size in enumerate(
             reversed(self._sizes)
         ):  # the largest first: the others fit into its memory
-            self._graphs[size] = _captured(lambda size=size: self._step.decode(size), pool)  # type: ignore[misc]
+            self._graphs[size] = _captured(lambda size=size: self._step.decode(size), pool, side)  # type: ignore[misc]
             if done % 4 == 0:
                 log(f"captured the step for {size} rows, {time.monotonic() - begin_s:.1f} s")
         for size in reversed(_PROMPT_BUCKETS) if prompts else ():
-            self._prompts[size] = _PromptGraph(self._step, size, pool)
+            self._prompts[size] = _PromptGraph(self._step, size, pool, side)
         self._prompts = dict(sorted(self._prompts.items()))
         log(f"captured {self.num_graphs} graphs in {time.monotonic() - begin_s:.1f} s")
 
@@ -84,7 +94,7 @@ class StepRunner:
 class _PromptGraph:
     """A forward over `size` prompt tokens; those that are not there are stored in the scratch slot, for nobody."""
 
-    def __init__(self, step: DeviceStep, size: int, pool: Any) -> None:
+    def __init__(self, step: DeviceStep, size: int, pool: Any, side: torch.cuda.Stream) -> None:
         self.max_blocks = size // BLOCK_Q + _MAX_PROMPTS
         shapes = {
             "ids": (size,),
@@ -113,7 +123,7 @@ class _PromptGraph:
         def run() -> None:
             self._tokens = step.prefill(self._prompts)
 
-        self._graph = _captured(run, pool)
+        self._graph = _captured(run, pool, side)
 
     def replay(self, prompts: Prompts) -> Tensor:
         self._joint.copy_(self._idle)
@@ -134,8 +144,7 @@ class _PromptGraph:
         return self._tokens[: len(prompts.row_seat)]
 
 
-def _captured(run: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+def _captured(run: Callable[[], None], pool: Any, side: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):  # compiles kernels, and lets libraries choose theirs

@@ -64,9 +64,11 @@ class Graphs(Generic[I]):
                 return
             self._outside = outside
             self._stream.wait_stream(outside)
-            with torch.cuda.stream(self._stream):
-                yield
-            outside.wait_stream(self._stream)
+            try:
+                with torch.cuda.stream(self._stream):
+                    yield
+            finally:  # also after a failure: what the caller frees then may still be read here
+                outside.wait_stream(self._stream)
 
     def run(
         self,

@@ -13,8 +13,10 @@ from torch import Tensor
 from light_tts.errors import GenerationFailed, TextTooLong
 from light_tts.kernels.suite import KernelSuite
 from light_tts.llm import step_graphs
+from light_tts.llm.ahead import Seats
 from light_tts.llm.device_engine import DeviceEngine
 from light_tts.llm.engine import Engine, Event, FailedEvent, FinishedEvent, TokenEvent
+from light_tts.llm.packed_weights import PackedWeights
 from light_tts.llm.philox_sampler import PhiloxSampler
 from light_tts.llm.request import LengthLimits, SamplingParams, SequenceRequest
 from light_tts.llm.sequence import Constraint
@@ -106,7 +108,8 @@ def test_graphs_for_more_rows_and_tokens_than_there_are_say_the_same(
     monkeypatch: pytest.MonkeyPatch, int8_kv: bool
 ) -> None:
     """Prompts are captured only where their attention is a kernel: here in Triton's interpreter, if it is there."""
-    monkeypatch.setattr(step_graphs, "_captured", lambda run, pool: run() or _Replay(run))
+    monkeypatch.setattr(step_graphs, "_captured", lambda run, pool, side: run() or _Replay(run))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     monkeypatch.setattr(step_graphs, "_PROMPT_BUCKETS", (64, 128))
     interpreted = INTERPRETER and int8_kv
@@ -253,3 +256,23 @@ def test_eight_bit_keys_and_values_stay_near_the_plain_engine(only_one: bool) ->
         sequence_id = engine.add(request)
         spoken.append(_tokens(_run(engine), sequence_id))
     assert spoken[0] == spoken[1]
+
+
+def test_a_sequence_that_is_seated_again_keeps_its_seat() -> None:
+    seats = Seats.of(1)
+    assert seats.take(7, 10) == seats.take(7, 20) == 0
+    assert seats.starts == {7: 20}
+    seats.release(7)
+    assert seats.free == [0]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_weights_that_the_device_step_copies_are_foretold(version: int) -> None:
+    model = random_lm(version, seed=3)
+    held = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    packed = PackedWeights.of(model, 50)
+    tensors = [packed.head, packed.speech_table, packed.cos, packed.sin]
+    for layer in packed.layers:
+        tensors += [layer.qkv, layer.qkv_bias, layer.out, layer.gate_up, layer.down]
+    new = sum(tensor.nbytes for tensor in tensors if tensor.untyped_storage().data_ptr() not in held)
+    assert PackedWeights.bytes_beside(model, 50) == new

@@ -51,7 +51,9 @@ class GuardedFlow:
             return self._runner(inputs, streaming)
         with self._lock:
             mels = self._flow(inputs, estimator=self._estimator)
-        bad = [index for index, mel in enumerate(mels) if not bool(torch.isfinite(mel).all())]
+            # Waits for the device: the engine's memory must not be written from the next caller's stream before.
+            finite = torch.stack([torch.isfinite(mel).all() for mel in mels]).tolist() if mels else []
+        bad = [index for index, good in enumerate(finite) if not good]
         if bad:
             logger.warning("the engine gave no numbers for %d of %d utterances", len(bad), len(mels))
             for index, mel in zip(bad, self._runner([inputs[index] for index in bad]), strict=True):

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -40,9 +41,11 @@ def cache_folder() -> Path:
 
 
 def plan_name(network: bytes, gpu: str, version: str) -> str:
-    """File name of a plan: another network, GPU type or TensorRT version is another plan."""
-    kind = "-".join(gpu.lower().split())
-    return f"estimator-{hashlib.sha256(network).hexdigest()[:16]}-{kind}-{version}.plan"
+    """File name of a plan: another network, profile, GPU type or TensorRT version is another plan."""
+    kind = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")  # "Quadro RTX 6000/8000" is one
+    digest = hashlib.sha256(network)
+    digest.update(repr((ROWS, FRAMES)).encode())
+    return f"estimator-{digest.hexdigest()[:16]}-{kind}-{version}.plan"
 
 
 def cached_plan(path: Path, build: Callable[[], bytes]) -> bytes:
@@ -94,7 +97,9 @@ def _shape(name: str, rows: int, frames: int, mel: int) -> tuple[int, ...]:
 
 
 class Engine:
-    """A loaded plan. Not for several threads at once. Call it with INPUTS in order, on the current stream."""
+    """A loaded plan. One call at a time, the device's part of it included. Call it with INPUTS in order, on the
+    current stream. Raises EngineNotBuilt for a plan that cannot be loaded.
+    """
 
     def __init__(self, plan: bytes, dtype: torch.dtype) -> None:
         trt: Any = importlib.import_module("tensorrt")
@@ -102,7 +107,11 @@ class Engine:
         self._log = trt.Logger(trt.Logger.WARNING)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineNotBuilt("TensorRT cannot load the plan; its log says why")
         self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineNotBuilt("TensorRT has no memory to run the engine; its log says why")
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """(B, mel, T) in the engine's type"""
@@ -164,7 +173,7 @@ class EngineEstimator:
 def load_engine(estimator: ConditionalUNet | DiT, dtype: torch.dtype, mel: int) -> EngineEstimator:
     """The estimator in `dtype` as an engine of this GPU, from the cache or built now.
 
-    Raises ImportError without TensorRT, EngineNotBuilt where it refuses the network.
+    Raises ImportError without TensorRT, EngineNotBuilt where it refuses the network or the plan on disk.
     """
     trt: Any = importlib.import_module("tensorrt")
     device = next(estimator.parameters()).device

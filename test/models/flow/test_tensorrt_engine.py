@@ -114,4 +114,5 @@ def test_other_weights_gpus_and_versions_are_other_plans() -> None:
         plan_name(*kind) for kind in ((b"a", "H 1", "10.1"), (b"b", "H 1", "10.1"), (b"a", "H 2", "10.1"))
     }
     assert len(names | {plan_name(b"a", "H 1", "10.2")}) == 4
+    assert "/" not in plan_name(b"a", "Quadro RTX 6000/8000", "10.1")
     assert not any(" " in name for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import insort
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +63,8 @@ class Lease:
         return (2 * self.slot + parity) * self.pool.shape.halves + half
 
     def __del__(self) -> None:
-        self.pool._give_back(self)
+        # Not more than that: a lease may be collected anywhere, also while its own thread changes the lists.
+        self.pool._returned.append((self.start, self.capacity, self.slot))
 
 
 class StreamPool:
@@ -72,6 +74,7 @@ class StreamPool:
     """
 
     def __init__(self, shape: PoolShape, num_frames: int, num_slots: int, device: torch.device) -> None:
+        num_slots = min(num_slots, num_frames // BLOCK)  # a lease takes a block at least
         self.shape, self.num_slots = shape, num_slots
         self.num_frames = (num_frames // BLOCK + 1) * BLOCK
 
@@ -92,17 +95,20 @@ class StreamPool:
         self.encoder_tails = tails(shape.encoder_tails)
         self._free: list[tuple[int, int]] = [(BLOCK, self.num_frames - BLOCK)]  # start, frames
         self._slots = list(range(num_slots, 0, -1))
-        self._lock = threading.RLock()  # a lease may be collected while its own thread is inside
+        self._returned: deque[tuple[int, int, int]] = deque()  # start, frames, slot
+        self._lock = threading.Lock()
 
     @property
     def free_frames(self) -> int:
         with self._lock:
+            self._take_back()
             return sum(length for _, length in self._free)
 
     def lend(self, num_frames: int) -> Lease | None:
         """At least so many frames; None where there is no such run, or no slot."""
         wanted = max(1, -(-num_frames // BLOCK)) * BLOCK
         with self._lock:
+            self._take_back()
             for index, (start, length) in enumerate(self._free):
                 if length >= wanted and self._slots:
                     rest = (start + wanted, length - wanted)
@@ -131,14 +137,16 @@ class StreamPool:
         for tail in (*self.tails, *self.encoder_tails):
             tail[:, first : first + 2 * self.shape.halves] = 0
 
-    def _give_back(self, lease: Lease) -> None:
-        with self._lock:
-            self._slots.append(lease.slot)
-            insort(self._free, (lease.start, lease.capacity))
-            merged: list[tuple[int, int]] = []
-            for start, length in self._free:
-                if merged and sum(merged[-1]) == start:
-                    merged[-1] = (merged[-1][0], merged[-1][1] + length)
-                else:
-                    merged.append((start, length))
-            self._free = merged
+    def _take_back(self) -> None:
+        """Under the lock."""
+        while self._returned:
+            start, capacity, slot = self._returned.popleft()
+            self._slots.append(slot)
+            insort(self._free, (start, capacity))
+        merged: list[tuple[int, int]] = []
+        for start, length in self._free:
+            if merged and sum(merged[-1]) == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + length)
+            else:
+                merged.append((start, length))
+        self._free = merged

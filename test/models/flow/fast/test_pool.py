@@ -70,3 +70,17 @@ def test_a_copy_has_the_frames_and_both_sets_of_tails(pool: StreamPool) -> None:
 def test_bytes_per_frame_are_those_of_the_memory(pool: StreamPool) -> None:
     taken = sum(memory.nbytes for memory in (pool.keys_values, pool.token_kv, pool.mel_kv))
     assert SHAPE.bytes_per_frame * pool.num_frames == pytest.approx(taken, rel=0.1)
+
+
+def test_there_are_no_more_slots_than_leases_can_be() -> None:
+    small = StreamPool(SHAPE, 3 * BLOCK, 256, torch.device("cpu"))
+    assert small.num_slots == 3
+    assert small.tails[0].shape[1] == (3 + 1) * 2 * SHAPE.halves
+    assert len([lease for lease in [small.lend(1) for _ in range(4)] if lease is not None]) == 3
+
+
+def test_a_lease_may_be_collected_while_its_thread_holds_the_lock(pool: StreamPool) -> None:
+    free, lease = pool.free_frames, pool.lend(1)
+    with pool._lock:
+        del lease
+    assert pool.free_frames == free
