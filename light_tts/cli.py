@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from light_tts.bench.command import add_random_options, run_random
 from light_tts.errors import InvalidInput, LightTTSError
 from light_tts.flags import add_flags, config_from
 from light_tts.threads import calm_thread_waits
+from light_tts.voice_commands import add_voice_options, run_voices
+from light_tts.voice_info import default_voices_dir
 
 if TYPE_CHECKING:
     from light_tts.request import SynthesisRequest
@@ -32,14 +34,14 @@ def _parser() -> argparse.ArgumentParser:
     say = commands.add_parser("say", help="speak a text, a batch of jobs, or a recording in another voice")
     _add_model_options(say)
     _add_say_options(say)
-    voices = commands.add_parser("voices", help="list the voices of a model")
-    _add_model_options(voices)
+    add_voice_options(commands.add_parser("voices", help="list, register, rename, remove and mix voices"))
     bench = commands.add_parser("bench", help="measure load time, RTF, time to first audio and memory")
     _add_model_options(bench)
     bench.add_argument("--repeats", type=int, default=3, help="runs of each measurement (default 3)")
     bench.add_argument("--text", help="speak this in place of the built-in sentences")
     bench.add_argument("--json", type=Path, help="also write the figures to this file")
     bench.add_argument("--profile", action="store_true", help="also show the operators that take the time")
+    add_random_options(bench)
     doctor = commands.add_parser("doctor", help="check a model directory and this machine")
     doctor.add_argument("model_dir", nargs="?", type=Path, help="default: the bundled voice")
     doctor.add_argument("--verbose", action="store_true", help="name every key, not the first few")
@@ -65,11 +67,20 @@ def _add_say_options(say: argparse.ArgumentParser) -> None:
     say.add_argument("text", nargs="?", help='what to say; "-" reads standard input')
     say.add_argument("-o", "--output", type=Path, help="WAV file; with --batch a folder")
     say.add_argument("--voice", help="name of a voice (see `light-tts voices`)")
+    say.add_argument(
+        "--voices_dir",
+        "--voices-dir",
+        type=Path,
+        help="folder of registered voices (default: as `light-tts serve`)",
+    )
+    say.add_argument(
+        "--lexicon", type=Path, help="file of words with their pronunciation, word<TAB>respelling"
+    )
     say.add_argument("--prompt-audio", type=Path, help="recording of the voice to speak with, 0.5-30 s")
     say.add_argument("--prompt-text", help="what the recording says; omit it to take the voice only")
     say.add_argument("--instruct", help="how to speak, in words the model was trained on")
     say.add_argument("--seed", type=int, help="same seed, same audio")
-    say.add_argument("--speed", type=float, default=1.0, help="0.5-2.0, pitch kept (default 1)")
+    say.add_argument("--speed", type=float, default=1.0, help="0.25-4.0, pitch kept (default 1)")
     say.add_argument(
         "--stream", action="store_true", help="synthesise chunk by chunk; prints time to first audio"
     )
@@ -95,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "say":
                 return _say(options, console)
             case "voices":
-                return _voices(options)
+                return run_voices(options, Console())
             case "bench":
                 return _bench(options)
             case "logs":
@@ -121,7 +132,14 @@ def _tell(console: Console, line: str, style: str | None = None) -> None:
 def _load(options: argparse.Namespace) -> LightTTS:
     from light_tts.synthesizer import LightTTS  # imports torch: only when a model is needed
 
-    return LightTTS(options.model_dir, options.device, dtype=options.dtype, num_threads=options.threads)
+    return LightTTS(
+        options.model_dir,
+        options.device,
+        dtype=options.dtype,
+        voices_dir=options.voices_dir or default_voices_dir(),
+        num_threads=options.threads,
+        lexicon=options.lexicon,
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -253,16 +271,10 @@ def _convert(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _voices(options: argparse.Namespace) -> int:
-    table = Table("name", "language", "kind", "description")
-    for voice in _load(options).voices():
-        table.add_row(voice.name, voice.language or "-", voice.kind, voice.description or "")
-    Console().print(table)
-    return 0
-
-
 def _bench(options: argparse.Namespace) -> int:
-    from light_tts.bench import measure, show
+    if options.random_weights is not None:
+        return run_random(options, Console())
+    from light_tts.bench.one_process import measure, show
     from light_tts.request import check_range
 
     check_range("--repeats", options.repeats, 1, 1000, whole=True)

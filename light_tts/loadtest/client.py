@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import takewhile
 
 import httpx
 
@@ -65,16 +67,22 @@ class Level:
 
 
 async def measure(
-    plan: Plan, *, stream: bool, concurrency: int, requests: int, done: Callable[[], None]
+    plan: Plan,
+    *,
+    stream: bool,
+    concurrency: int,
+    requests: int,
+    done: Callable[[], None],
+    limit_s: float = math.inf,
 ) -> Level:
     """`concurrency` clients, each sending its next request as soon as the last is answered.
 
-    done: called after each request
+    done: called after each request; limit_s: none is sent later than that, so there may be fewer than `requests`
     """
-    numbers = iter(range(requests))
     outcomes: list[Outcome] = []
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     start = time.perf_counter()
+    numbers = takewhile(lambda _: time.perf_counter() - start < limit_s, range(requests))
     client = httpx.AsyncClient(timeout=plan.timeout_s, limits=limits, trust_env=False)
     async with client as http, asyncio.TaskGroup() as group:
         for _ in range(concurrency):

@@ -101,7 +101,7 @@ def _run(
     figures: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
     if status != 0:
         figures["failed"] = f"status {status} after {time.monotonic() - start:.0f} s"
-        figures["log"] = log.read_text()[-1500:]
+        figures["log"] = log.read_text(errors="replace")[-2500:]
     figures["seconds"] = round(time.monotonic() - start, 1)
     return figures
 
@@ -110,13 +110,15 @@ def _child(arguments: argparse.Namespace) -> int:
     part, version = arguments.part.split(":")
     torch.backends.cuda.matmul.allow_tf32 = False  # the oracles are float32
     torch.backends.cudnn.allow_tf32 = False
-    bench = Bench(torch.device(arguments.device), int(version), arguments.tiny, frozenset(arguments.without))
+    path = Path(arguments.out) / f"{arguments.part.replace(':', '')}.json"
+    bench = Bench(
+        torch.device(arguments.device), int(version), arguments.tiny, frozenset(arguments.without), path=path
+    )
     try:
         with torch.inference_mode():
             PARTS[part](bench)
     finally:
-        path = Path(arguments.out) / f"{arguments.part.replace(':', '')}.json"
-        path.write_text(json.dumps(bench.figures, indent=1) + "\n")
+        bench.save()
     return 0
 
 

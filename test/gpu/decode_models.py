@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from light_tts.bench import random_model
 from light_tts.models.config import ConformerConfig, DiTConfig, FlowConfig, HiFTConfig, UNetConfig
 from light_tts.models.flow.flow_state import FlowPrompt
 from light_tts.models.flow.token_to_mel import Flow
-from light_tts.models.layers.ragged import Frames
 from light_tts.models.vocoder.hift import HiFT
 
 V2 = FlowConfig(
@@ -61,44 +61,16 @@ def flow_config(version: int, *, tiny: bool) -> FlowConfig:
     return {(2, False): V2, (3, False): V3, (2, True): TINY_V2, (3, True): TINY_V3}[version, tiny]
 
 
-@torch.inference_mode()
 def random_flow(version: int, device: torch.device, *, tiny: bool) -> Flow:
-    """Weights as torch draws them, and a velocity of size 1."""
+    """As the bench draws it."""
     torch.manual_seed(0)
-    with device:
-        flow = Flow(flow_config(version, tiny=tiny)).eval().requires_grad_(False)
-        for name, parameter in flow.named_parameters():
-            if "pos_bias" in name:
-                nn.init.normal_(parameter, std=0.1)
-        lens = torch.full((1,), 100)
-        x, mu, cond = (torch.randn(1, 80, 100) for _ in range(3))
-        spks, t = torch.randn(1, 80), torch.full((1,), 0.5)
-        estimator = flow.decoder.estimator
-        out, _ = estimator(x, mu, t, spks, cond, Frames.whole(lens.cpu(), 100))
-        last: nn.Module = estimator.final_proj if version == 2 else estimator.proj_out  # type: ignore[assignment]
-        last.weight.div_(out.std())  # type: ignore[operator]
-        last.bias.zero_()  # type: ignore[operator]
-    return flow
+    return random_model.random_flow(flow_config(version, tiny=tiny), device)
 
 
-@torch.inference_mode()
 def random_vocoder(version: int, device: torch.device, *, tiny: bool) -> HiFT:
-    """A pitch between 50 and 400 Hz, and a waveform of some tenths."""
+    """As the bench draws it, in full precision."""
     torch.manual_seed(1)
-    with device:
-        model = HiFT(hift_config(version, tiny=tiny)).eval().requires_grad_(False)
-        for module in model.modules():
-            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-                fan = (
-                    module.weight[0].numel() if isinstance(module, nn.Conv1d) else module.weight.shape[0] * 2
-                )
-                nn.init.normal_(module.weight, std=0.6 * fan**-0.5)
-        nn.init.normal_(model.f0_predictor.classifier.weight, std=20.0)
-        nn.init.constant_(model.f0_predictor.classifier.bias, 150.0)
-        nn.init.normal_(model.conv_post.weight, std=0.3 * (7 * model.conv_post.in_channels) ** -0.5)
-        assert model.conv_post.bias is not None
-        nn.init.constant_(model.conv_post.bias, -1.0)
-    return model.to_precision(torch.float32)
+    return random_model.random_vocoder(hift_config(version, tiny=tiny), device).to_precision(torch.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +40,20 @@ class Bench:
     without: frozenset[str] = frozenset()
     half: torch.dtype = torch.float16
     figures: Figures = field(default_factory=dict)
+    path: Path | None = None
+
+    def save(self) -> None:
+        """After each figure: a part that hangs or dies is killed, and what it knew must be there."""
+        if self.path is not None:
+            self.path.write_text(json.dumps(self.figures, indent=1) + "\n")
+
+    def lost(self) -> bool:
+        """Whether the device refuses all further work; a graph that cannot be recorded alone is no such case."""
+        try:
+            self.wait()
+        except RuntimeError:
+            return True
+        return False
 
     @property
     def speech(self) -> int:
@@ -101,13 +118,23 @@ class Bench:
             with torch.inference_mode():
                 value = work()
         except Exception as error:
-            value = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-            if "CUDA error" in str(error) or "illegal" in str(error):
+            value = told(error)
+            if self.lost():
                 self.figures[name] = value
+                self.save()
                 raise
         self.figures[name] = value
+        self.save()
         print(f"  {name}: {value}", flush=True)
         return value
+
+
+def told(error: Exception) -> str:
+    """A failure and where it comes from; all of it goes to the part's log."""
+    traceback.print_exception(error)
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    places = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
+    return f"{type(error).__name__}: {str(error)[:300]} at {places}"
 
 
 def kernels(bench: Bench) -> None:
@@ -120,19 +147,28 @@ def kernels(bench: Bench) -> None:
             try:
                 error = case.run()
             except Exception as failure:
-                bench.figures[name] = f"{type(failure).__name__}: {str(failure)[:300]}"
-                bad.add(case.kernel)
+                bench.figures[name] = told(failure)
+                _found_bad(bench, bad, case.kernel)
+                if bench.lost():
+                    raise
                 continue
             if not error <= LIMITS[dtype]:
                 bench.figures[name] = error
-                bad.add(case.kernel)
+                _found_bad(bench, bad, case.kernel)
+    bench.figures["cases done"] = True
     if bench.gpu:
         for name, run in (("attention", _attention_error), ("gelu", _gelu_error)):
             error = bench.attempt(f"{name} error", partial(run, bench))
             if not (isinstance(error, float) and error <= 5e-3):
-                bad.add(name)
+                _found_bad(bench, bad, name)
         _attention_times(bench)
+    _found_bad(bench, bad)
+
+
+def _found_bad(bench: Bench, bad: set[str], *names: str) -> None:
+    bad.update(names)
     bench.figures["bad"] = sorted(bad)
+    bench.save()
 
 
 def _attention_error(bench: Bench) -> float:
@@ -203,15 +239,19 @@ def flow(bench: Bench) -> None:
     forms = {"half/half": (half, half), "half/f32": (half, wide)}
     if bench.gpu:
         forms |= {"bf16/f32": (torch.bfloat16, wide), "bf16/bf16": (torch.bfloat16, torch.bfloat16)}
+    # Without graphs first: what is wrong here is wrong in the numbers, what is wrong below alone is in the recording.
+    eager = bench.fast(0.1, half, half, record=False)
+    bench.attempt("eager error, 10 s", lambda: worst(eager(inputs[:2]), full))
+    bench.attempt("eager error, mixed", lambda: worst(eager(mixed), expected))
+    bench.attempt("eager fast alone ms", lambda: bench.ms(lambda: eager(inputs[:1]), 3))
     for name, (dtype, residual) in forms.items():
         try:
             _form(bench, name, bench.fast(0.1, dtype, residual), (inputs, full), (mixed, expected))
         except Exception as error:
-            bench.figures[f"{name} failed"] = f"{type(error).__name__}: {str(error)[:300]}"
-            if "CUDA" in str(error) and not isinstance(error, torch.OutOfMemoryError):
+            bench.figures[f"{name} failed"] = told(error)
+            bench.save()
+            if bench.lost():
                 raise
-    eager = bench.fast(0.1, half, half, record=False)
-    bench.attempt("eager fast alone ms", lambda: bench.ms(lambda: eager(inputs[:1]), 3))
     bench.attempt("slow float32 alone ms", lambda: bench.ms(lambda: bench.flow(inputs[:1]), 3))
 
 
@@ -228,8 +268,9 @@ def _form(bench: Bench, name: str, fast: FastFlow, same: Expected, mixed: Expect
         return
     bench.attempt("alone ms", lambda: bench.ms(lambda: fast(inputs[:1])))
     bench.attempt("batch 16 ms each", lambda: _each(bench, fast, inputs * 2))
-    together = fast(inputs)
-    bench.attempt("batch 8 against singles", lambda: worst(together, [fast([item])[0] for item in inputs]))
+    bench.attempt(
+        "batch 8 against singles", lambda: worst(fast(inputs), [fast([item])[0] for item in inputs])
+    )
     bench.attempt("profile, batch 8", lambda: profile(bench, lambda: fast(inputs)))
     bench.attempt("profile, alone", lambda: profile(bench, lambda: fast(inputs[:1])))
 

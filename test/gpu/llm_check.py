@@ -11,6 +11,7 @@ timed later. Kernels that fail are replaced by their references from then on. Pr
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import shutil
 import subprocess
@@ -99,7 +100,7 @@ def _arguments() -> argparse.Namespace:
         "--without", nargs="*", default=[], choices=sorted(KERNELS), help="kernels to leave out"
     )
     parser.add_argument("--tune_s", type=float, default=20.0, help="seconds for the choice of tiles")
-    parser.add_argument("--job_s", type=float, default=90.0, help="seconds that a job may take")
+    parser.add_argument("--job_s", type=float, default=150.0, help="seconds that a job may take")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -137,7 +138,16 @@ def _run_job(job: str, arguments: argparse.Namespace, broken: set[str]) -> dict[
     target, log_path = work / f"{job}.json", work / f"{job}.log"
     target.unlink(missing_ok=True)
     command = [sys.executable, "-m", "test.gpu.llm_check", "--job", job, "--device", arguments.device]
-    command += ["--work", str(work), "--tune_s", str(arguments.tune_s), "--without", *sorted(broken)]
+    command += [
+        "--work",
+        str(work),
+        "--tune_s",
+        str(arguments.tune_s),
+        "--job_s",
+        str(arguments.job_s),
+        "--without",
+        *sorted(broken),
+    ]
     command += ["--tiny"] if arguments.tiny else []
     begin_s, error = time.monotonic(), ""
     print(f"[llm_check] {job} ...", flush=True)
@@ -156,6 +166,7 @@ def _run_job(job: str, arguments: argparse.Namespace, broken: set[str]) -> dict[
 
 
 def _child(arguments: argparse.Namespace) -> None:
+    faulthandler.dump_traceback_later(max(1.0, arguments.job_s - 5))  # where it hangs
     work = Path(arguments.work)
     device = torch.device(arguments.device)
     runs_triton = device.type != "cpu" or llm_tune.interpreted()
@@ -169,8 +180,7 @@ def _child(arguments: argparse.Namespace) -> None:
         try:
             result[name] = run()
         except Exception as error:
-            lines = str(error).strip().splitlines()
-            result[name] = {"error": f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]}
+            result[name] = {"error": f"{type(error).__name__}: {llm_parts.first_and_last(error)}"}
             sys.excepthook(*sys.exc_info())
         (work / f"{arguments.job}.json").write_text(json.dumps(result, indent=1))
 

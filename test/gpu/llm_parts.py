@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from light_tts.bench.random_model import random_speech_lm
 from light_tts.kernels.seat_table import Column
 from light_tts.kernels.suite import KernelSuite
 from light_tts.llm.ahead import AheadSequence
@@ -65,15 +68,7 @@ def random_model(setting: Setting, dtype: torch.dtype, seed: int = 0, layers: in
     if setting.tiny:
         qwen, ids = Qwen2Config(300, 96, 160, 2, 6, 2), 203
     torch.manual_seed(seed)
-    with setting.device:
-        model = SpeechLM(SpeechLMConfig(2, qwen, ids, SamplingConfig()))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("norm.weight"):
-                parameter.normal_(1.0, 0.1)
-            else:
-                parameter.normal_(0.0, 0.5 if "embed" in name else parameter.shape[-1] ** -0.5)
-        model.llm_decoder.weight.mul_(4.0)
+    model = random_speech_lm(SpeechLMConfig(2, qwen, ids, SamplingConfig()), setting.device)
     return model.to(dtype).eval().requires_grad_(False).prepare()
 
 
@@ -93,10 +88,16 @@ def kernels(setting: Setting, dtype: torch.dtype) -> Result:
         try:
             error, limit = case.run()
             ratio = error / max(limit, 1e-30) if error else 0.0
-            if error > limit and not text:
+            if math.isnan(ratio):  # compares as equal to anything
+                ratio = float("inf")
+            if not error <= limit and not text:
                 text = f"{case.name}: error {error:.2e}, limit {limit:.2e}"
         except Exception as error:  # a check reports what goes wrong, and goes on
-            ratio, text = float("inf"), text or f"{case.name}: {type(error).__name__}: {_first_line(error)}"
+            traceback.print_exc()
+            ratio, text = (
+                float("inf"),
+                text or f"{case.name}: {type(error).__name__}: {first_and_last(error)}",
+            )
             lost = "CUDA error" in str(error) or "[CUDA]" in str(error)
         found[case.kernel] = number + 1, max(worst, ratio), text
         if lost:
@@ -104,9 +105,10 @@ def kernels(setting: Setting, dtype: torch.dtype) -> Result:
     return {"table": found, "lost": lost}
 
 
-def _first_line(error: Exception) -> str:
+def first_and_last(error: Exception) -> str:
+    """Of a text of many lines: Triton says where first, and what last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else "")[:200]
+    return " ... ".join(line[:150] for line in dict.fromkeys((*lines[:1], *lines[-1:])))
 
 
 # --- the whole step against the plain path

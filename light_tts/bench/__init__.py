@@ -1,0 +1,1 @@
+"""`light-tts bench`: how fast a model is on this machine."""
