@@ -22,12 +22,23 @@ from light_tts.server.schemas import (
     SftForm,
     ZeroShotForm,
 )
+from light_tts.server.schemas_openai import OpenAISpeech
 from test.ops.project import ROOT
 
 OPERATIONS = [ROOT / "docs/operations.md", ROOT / "docs/operations.zh.md"]
 API = [ROOT / "docs/api.md", ROOT / "docs/api.zh.md"]
 operations = pytest.mark.parametrize("document", OPERATIONS, ids=lambda p: p.name)
 api = pytest.mark.parametrize("document", API, ids=lambda p: p.name)
+
+
+def _fields_of_sections(document: Path) -> tuple[set[str], set[str]]:
+    """Fields of our own speech route, and those of OpenAI's, by the tables of their sections."""
+    told: list[set[str]] = []
+    for section in document.read_text("utf-8").split("\n## ")[1:]:
+        rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+        told.append({name for row in rows if len(row) == 3 for name in re.findall(r"`(\w+)`", row[0])})
+    with_fields = [names for names in told if names]
+    return with_fields[0], with_fields[1]
 
 
 def _rows(document: Path) -> list[list[str]]:
@@ -86,9 +97,10 @@ def test_routes_are_those_of_the_server(document: Path, tmp_path: Path) -> None:
 
 @api
 def test_fields_are_those_of_the_server(document: Path) -> None:
-    rows = [row for row in _rows(document) if len(row) == 3 and row[0].startswith("`")]
-    told = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
-    assert told == ZeroShotForm.model_fields.keys()
+    speech, openai = _fields_of_sections(document)
+    assert speech == ZeroShotForm.model_fields.keys()
+    assert openai >= {"model", "input", "voice", "response_format", "stream_format", "stream"}
+    assert openai <= OpenAISpeech.model_fields.keys()
 
 
 @api

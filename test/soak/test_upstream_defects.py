@@ -205,7 +205,7 @@ DEFECTS = (
     Defect(
         24,
         "decode processes build one TensorRT file at the same time, for whichever GPU",
-        ("decode/test_backend.py::test_torch_runs_and_the_reason_is_given",),
+        ("decode/test_backend.py::test_a_gpu_runs_graphs_or_tensorrt_and_the_reason_is_given",),
         "no plan is built at start: the flow estimator runs on torch, and the log says why",
     ),
     Defect(
