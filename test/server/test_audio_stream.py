@@ -132,7 +132,10 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind(stream: bool)
     script = spoken(2, 5, pause_s=0.02)
     with fake_pipeline(script) as pipeline, live_server(pipeline) as host:
         url = f"http://{host}/inference_zero_shot"
-        asyncio.run(leave_all(url))
+        for _ in range(10):  # on a busy machine a whole round may leave before anything is accepted
+            asyncio.run(leave_all(url))
+            if pipeline.aborted:
+                break
         pipeline.wait_for(lambda p: not p.num_due)
         assert httpx.post(url, json=BODY).content == all_audio(2, 5)
         lines = httpx.get(f"http://{host}/metrics").text.splitlines()
