@@ -303,8 +303,9 @@ class StartFailed(Message, frozen=True):
 
 
 class PeerLost(Message, frozen=True):
-    """From the supervisor to HTTP workers and to the LLM process: a process died or hangs, what it held is gone. The
-    LLM process passes that of a decode process on to HTTP workers, behind what it routed there in ignorance.
+    """From the supervisor to HTTP workers and to the LLM process; where it is an HTTP worker, to the encode processes
+    too: a process died or hangs, what it held is gone. The LLM process passes that of a decode process on to HTTP
+    workers, behind what it routed there in ignorance.
 
     index: of an HTTP worker its pid; pid: of the process that is gone, 0 where it was another supervisor's
     """
@@ -325,7 +326,7 @@ class Drain(Message, frozen=True):
     """From the supervisor to HTTP workers: finish what is accepted, refuse the rest."""
 
 
-ToEncode = Synthesize | TextAppend | Abort | StoreVoices
+ToEncode = Synthesize | TextAppend | Abort | StoreVoices | PeerLost
 ToLlm = LlmTask | TextIds | Abort | Pace | SegmentClosed | PeerLost | PeerReady
 ToDecode = DecodeOpen | SpeechTokens | Abort
 ToHttp = Planned | Routed | AudioChunk | VoicesStored | RequestFailed | PeerLost | Drain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ class EncodeProcess:
             planner,
             catalog,
             self._sender.send,
-            address(run_dir, Stage.LLM, 0),
+            partial(address, run_dir),
             metrics(),
             num_threads=config.encode_paral_num,
             max_text_chars=config.max_text_chars,

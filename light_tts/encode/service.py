@@ -17,8 +17,10 @@ from light_tts.encode.worker_pool import WorkerPool
 from light_tts.errors import LightTTSError, RequestTimeout, TextTooLong, Unavailable
 from light_tts.messages import (
     Abort,
+    PeerLost,
     Planned,
     RequestFailed,
+    Stage,
     StoreVoices,
     Synthesize,
     TextAppend,
@@ -36,7 +38,7 @@ class EncodeService:
     """Takes messages from one thread and works on others; what it sends comes from any of them.
 
     num_threads: for requests that bring a recording, and as many for those that need but milliseconds
-    llm: address of the LLM process
+    address: where a process listens, by stage and index
     max_text_chars: of all the text of an open request
     """
 
@@ -45,7 +47,7 @@ class EncodeService:
         planner: Planner,
         catalog: VoiceCatalog,
         send: Send,
-        llm: str,
+        address: Callable[[Stage, int], str],
         metrics: Metrics,
         *,
         num_threads: int,
@@ -55,7 +57,8 @@ class EncodeService:
         self._catalog = catalog
         self._registry = VoiceRegistry(catalog)
         self._send = send
-        self._llm = llm
+        self._address = address
+        self._llm = address(Stage.LLM, 0)
         self._metrics = metrics
         self._max_text_chars = max_text_chars
         self._num_evicted = 0
@@ -73,6 +76,8 @@ class EncodeService:
                     self._append(message)
                 case Abort():
                     self._abort(message)
+                case PeerLost(stage=Stage.HTTP, index=pid):
+                    self._lose_worker(self._address(Stage.HTTP, pid))
                 case StoreVoices():
                     self._recordings.submit(
                         lambda: self._send(message.reply_to, self._registry.answer(message))
@@ -141,6 +146,13 @@ class EncodeService:
             return
         state.abort()
         self._requests.remove(state)
+
+    def _lose_worker(self, reply_to: str) -> None:
+        """Its open requests would wait for their text until the deadline."""
+        for state in self._requests.all():
+            if state.message.reply_to == reply_to:
+                state.abort()
+                self._requests.remove(state)
 
     def _send_worker(self, state: RequestState) -> None:
         if state.wants_worker():

@@ -14,11 +14,15 @@ LOOK_S = 0.5
 
 
 class HttpWorkers:
-    """lost: called for each that died in the middle of its life; one that ended well took its socket along"""
+    """num_encode: encode processes, told as the LLM process is of a worker's death
+    lost: called for each that died in the middle of its life; one that ended well took its socket along
+    """
 
-    def __init__(self, run_dir: Path, outbox: Outbox, lost: Callable[[], None]) -> None:
+    def __init__(self, run_dir: Path, outbox: Outbox, num_encode: int, lost: Callable[[], None]) -> None:
         self._run_dir = run_dir
         self._outbox = outbox
+        self._holders = [address(run_dir, Stage.LLM, 0)]
+        self._holders += [address(run_dir, Stage.ENCODE, index) for index in range(num_encode)]
         self._lost = lost
         self._told_to_drain: set[int] = set()
         self._next_look = 0.0
@@ -54,7 +58,8 @@ class HttpWorkers:
         path.unlink(missing_ok=True)
         self._ready_file(pid).unlink(missing_ok=True)
         self._outbox.forget(address(self._run_dir, Stage.HTTP, pid))
-        self._outbox.send(address(self._run_dir, Stage.LLM, 0), PeerLost(Stage.HTTP, pid, pid))
+        for holder in self._holders:
+            self._outbox.send(holder, PeerLost(Stage.HTTP, pid, pid))
 
     def _ready_file(self, pid: int) -> Path:
         return self._run_dir / f"{Stage.HTTP.value}-{pid}.ready"

@@ -71,7 +71,10 @@ class Supervisor:
         self._outbox = Outbox()
         self._gauges = Gauges(config, run_dir / METRICS_FOLDER)
         self._workers = HttpWorkers(
-            run_dir, self._outbox, lost=lambda: self._gauges.count_restart(Stage.HTTP)
+            run_dir,
+            self._outbox,
+            config.encode_process_num,
+            lost=lambda: self._gauges.count_restart(Stage.HTTP),
         )
         self._fleet = Fleet(
             config, run_dir, environment, parts.module, self._outbox, self._workers, self._gauges

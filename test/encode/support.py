@@ -17,7 +17,17 @@ from light_tts.encode.service import EncodeService
 from light_tts.encode.tokenizer import TextTokenizer
 from light_tts.encode.voice_catalog import VoiceCatalog
 from light_tts.encode.voices import VoiceStore
-from light_tts.messages import LlmTask, Message, Mode, Planned, RequestFailed, Sampling, Synthesize, TextIds
+from light_tts.messages import (
+    LlmTask,
+    Message,
+    Mode,
+    Planned,
+    RequestFailed,
+    Sampling,
+    Stage,
+    Synthesize,
+    TextIds,
+)
 from light_tts.models.model_yaml import read_model_config
 from light_tts.observe import Metrics, metrics
 from light_tts.quirks import ReferenceQuirks
@@ -104,7 +114,7 @@ def bench(
         planner,
         catalog,
         sent.send,
-        LLM,
+        _address,
         numbers,
         num_threads=num_threads,
         max_text_chars=max_text_chars,
@@ -113,6 +123,10 @@ def bench(
         yield Bench(service, sent, planner, catalog, encoder, numbers)
     finally:
         service.close()
+
+
+def _address(stage: Stage, index: int) -> str:
+    return f"ipc://{stage.value}" + (f"-{index}" if index else "")
 
 
 def request(

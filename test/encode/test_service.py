@@ -23,9 +23,11 @@ from light_tts.messages import (
     Abort,
     LlmTask,
     Mode,
+    PeerLost,
     Planned,
     RequestFailed,
     Sampling,
+    Stage,
     Synthesize,
     TextAppend,
 )
@@ -483,6 +485,20 @@ def test_nothing_follows_an_abort(tools: Bench, wav: bytes, gate: Gate) -> None:
     tools.service.take(TextAppend("open", "more", end=True))
     tools.settle()
     assert tools.sent.all() == [Abort("whole"), Abort("open")]
+
+
+def test_open_requests_of_a_worker_that_died_are_given_up(tools: Bench) -> None:
+    tools.service.take(request("open", "hello ", voice="anna", text_open=True))
+    tools.service.take(PeerLost(Stage.HTTP, 7, 7))
+    deadline = time.monotonic() + 30
+    while tools.service.load() != (0, 0.0, 1):  # it is of another worker
+        assert time.monotonic() < deadline, tools.service.load()
+        time.sleep(0.002)
+    tools.service.take(PeerLost(Stage.HTTP, 0, 0))
+    tools.service.take(TextAppend("open", "more", end=True))
+    tools.settle()
+    assert tools.service.load() == (0, 0.0, 0)
+    assert tools.sent.all(LLM, "open")[-1] == Abort("open")
 
 
 def test_an_abort_comes_after_all_that_was_sent(tools: Bench) -> None:

@@ -12,21 +12,26 @@ from light_tts.server.http_workers import HttpWorkers
 from light_tts.transport import Inbox, Outbox, address
 
 
-def test_a_worker_that_died_leaves_nothing_and_the_language_model_hears_of_it(tmp_path: Path) -> None:
+def test_a_worker_that_died_leaves_nothing_and_its_requests_are_given_up(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     for pid in (process.pid, os.getpid()):
         (tmp_path / f"http-{pid}").touch()
         (tmp_path / f"http-{pid}.ready").touch()
     (tmp_path / "metrics").mkdir()
-    llm: Inbox[PeerLost] = Inbox(address(tmp_path, Stage.LLM, 0), PeerLost)
+    holders: list[Inbox[PeerLost]] = [
+        Inbox(address(tmp_path, *holder), PeerLost)
+        for holder in ((Stage.LLM, 0), (Stage.ENCODE, 0), (Stage.ENCODE, 1))
+    ]
     outbox = Outbox()
     lost: list[int] = []
-    workers = HttpWorkers(tmp_path, outbox, lambda: lost.append(1))
+    workers = HttpWorkers(tmp_path, outbox, 2, lambda: lost.append(1))
     workers.look(draining=False)
     assert lost == [1]
-    assert llm.receive(5) == PeerLost(Stage.HTTP, process.pid, process.pid)
+    for holder in holders:
+        assert holder.receive(5) == PeerLost(Stage.HTTP, process.pid, process.pid)
     assert workers.ready() == [os.getpid()]
     assert not list(tmp_path.glob(f"http-{process.pid}*"))
     outbox.close(linger_s=0)
-    llm.close()
+    for holder in holders:
+        holder.close()

@@ -36,6 +36,15 @@ def mixed(number: int, *, long_every: int = 6) -> list[Ask]:
     return [_ask(index, long=index % long_every == long_every - 1) for index in range(number)]
 
 
+def to_hold(number: int) -> list[Ask]:
+    """Bistreams whose text before the last piece is enough for audio: see `Hold`."""
+    pieces = ("今天的天气很好,我们一起去公园走走,", "路上可以买点水果和面包,", "然后回家。")
+    return [
+        Ask(Kind.BISTREAM, pieces, {"seed": str(1000 + index), "voice": NAMED[index % len(NAMED)]})
+        for index in range(number)
+    ]
+
+
 def _ask(index: int, *, long: bool) -> Ask:
     texts = LONG if long else SHORT
     text = texts[index // 3 % len(texts)]

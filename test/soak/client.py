@@ -43,6 +43,17 @@ class Ask:
 
 
 @dataclass(slots=True)
+class Hold:
+    """Keeps a bistream inside the server: its last piece of text is sent only after `released`.
+
+    begun: audio of the text before has come
+    """
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
 class Answer:
     """status: of HTTP, of a bistream's error otherwise; whole: it ended as complete audio ends;
     broken: the connection ended without a word; late: it did not end in time
@@ -66,13 +77,15 @@ class Answer:
         )
 
 
-async def send(http: httpx.AsyncClient, ask: Ask, *, limit_s: float = LIMIT_S) -> Answer:
-    """Never raises for what a server or network can do."""
+async def send(
+    http: httpx.AsyncClient, ask: Ask, *, limit_s: float = LIMIT_S, hold: Hold | None = None
+) -> Answer:
+    """Never raises for what a server or network can do. hold: of a bistream only"""
     answer = Answer()
     try:
         async with asyncio.timeout(limit_s):
             if ask.kind is Kind.BISTREAM:
-                await _talk(str(http.base_url), ask, answer)
+                await _talk(str(http.base_url), ask, answer, hold or _let_go())
             else:
                 await _post(http, ask, answer)
     except TimeoutError:
@@ -133,34 +146,46 @@ async def _post(http: httpx.AsyncClient, ask: Ask, answer: Answer) -> None:
         _take_error(answer, bytes(body))
 
 
-async def _talk(url: str, ask: Ask, answer: Answer) -> None:
+def _let_go() -> Hold:
+    hold = Hold()
+    hold.released.set()
+    return hold
+
+
+async def _talk(url: str, ask: Ask, answer: Answer, hold: Hold) -> None:
     address = url.replace("http", "ws", 1).rstrip("/") + PATH + "_bistream"
     async with connect(address, proxy=None, open_timeout=None, max_size=None, close_timeout=5) as websocket:
+        telling = asyncio.create_task(_tell(websocket, ask, hold))
         try:
-            await _tell(websocket, ask)
-            await _listen(websocket, answer)
+            await _listen(websocket, answer, hold)
         except asyncio.CancelledError:
             websocket.transport.abort()  # as a client ends that is killed, without a goodbye
             raise
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
 
-async def _tell(websocket: ClientConnection, ask: Ask) -> None:
+async def _tell(websocket: ClientConnection, ask: Ask, hold: Hold) -> None:
     # Why a connection was closed meanwhile is in what was received.
     with contextlib.suppress(websockets.ConnectionClosed):
         await websocket.send(json.dumps(ask.fields))
         if ask.prompt is not None:
             await websocket.send(ask.prompt)
-        for piece in ask.pieces:
+        for piece in ask.pieces[:-1]:
             await websocket.send(json.dumps({"tts_text": piece}))
             await asyncio.sleep(0)
+        await hold.released.wait()
+        await websocket.send(json.dumps({"tts_text": ask.pieces[-1]}))
         await websocket.send(json.dumps({"finish": True}))
 
 
-async def _listen(websocket: ClientConnection, answer: Answer) -> None:
+async def _listen(websocket: ClientConnection, answer: Answer, hold: Hold) -> None:
     try:
         async for message in websocket:
             if isinstance(message, bytes):
                 answer.audio += message
+                hold.begun.set()
             else:
                 _take_error(answer, message.encode())
     except websockets.ConnectionClosedError:
